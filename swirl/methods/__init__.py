@@ -1,0 +1,1 @@
+"""Methods: one file each, reading like the algorithm box of its paper."""

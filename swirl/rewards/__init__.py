@@ -1,0 +1,1 @@
+"""Rewards: pure functions with the signature of TRL."""

@@ -1,0 +1,1 @@
+"""Worlds: sources of transitions, one file each."""
