@@ -1,0 +1,343 @@
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swirl import metrics
+
+DOOR_CLOSED = "agent at (1, 2)\ndoor closed\nkey on floor"
+DOOR_OPEN = "agent at (1, 2)\ndoor open\nkey on floor"
+
+lines = st.lists(st.sampled_from(["a b", "c", "d e f", "c d"]), min_size=1, max_size=6)
+
+
+def test_normalise_drops_what_does_not_show():
+    assert metrics.normalise("\r\n  a \t\r\nb  \rc\n\n") == "a\nb\nc"
+    assert metrics.normalise("a\n  b") == "a\n  b"  # indentation inside stays
+
+
+def test_facts_are_lines_with_multiplicity():
+    assert metrics.facts(" wall \n\nwall\ndoor. open\n") == Counter({"wall": 2, "door. open": 1})
+    assert metrics.facts("") == Counter()
+
+
+def test_facts_of_prose_are_sentences():
+    assert metrics.facts("You see a door. It is 3.5 m high!  Go?") == Counter(
+        ["You see a door.", "It is 3.5 m high!", "Go?"]
+    )
+    assert metrics.facts("One. Two.", prose=False) == Counter(["One. Two."])
+
+
+def test_exact_match_and_changed():
+    assert metrics.exact_match("a \nb\n", "a\nb")
+    assert not metrics.exact_match("A\nb", "a\nb")
+    assert metrics.changed("a", "b")
+    assert not metrics.changed("a\n", "a")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [
+        (DOOR_OPEN, 1.0),
+        (DOOR_CLOSED, 0.0),  # a copy: no change told
+        ("key on floor\nagent at (1, 2)\ndoor open", 1.0),  # facts have no order
+        # D(truth) = {-closed, +open}; D(prediction) = {-closed, +open, -key}: 2·2 / (2 + 3)
+        ("agent at (1, 2)\ndoor open", 0.8),
+        # D(prediction) = {-closed, +ajar}: 2·1 / (2 + 2)
+        ("agent at (1, 2)\ndoor ajar\nkey on floor", 0.5),
+        # D(prediction) = {+open}: the old fact was kept: 2·1 / (2 + 1)
+        (DOOR_CLOSED + "\ndoor open", 2 / 3),
+        # D(prediction) = all three removed: 2·1 / (2 + 3)
+        ("", 0.4),
+    ],
+)
+def test_changed_facts_f1(prediction, expected):
+    assert metrics.changed_facts_f1(DOOR_CLOSED, DOOR_OPEN, prediction) == pytest.approx(expected, abs=1e-12)
+
+
+def test_changed_facts_f1_counts_multiplicity():
+    # D(truth) = {+coin, +coin}, D(prediction) = {+coin}: 2·1 / (2 + 1)
+    assert metrics.changed_facts_f1("coin\nx", "coin\ncoin\ncoin\nx", "coin\ncoin\nx") == pytest.approx(2 / 3)
+
+
+def test_removing_is_not_adding():
+    # D(truth) = {-coin}, D(prediction) = {+coin}
+    assert metrics.changed_facts_f1("coin\nx", "x", "coin\ncoin\nx") == 0.0
+
+
+def test_changed_facts_f1_on_unchanged_transitions():
+    assert metrics.changed_facts_f1("a\nb", "a\nb", "a\nb ") == 1.0
+    assert metrics.changed_facts_f1("a\nb", "a\nb", "a\nc") == 0.0
+    assert metrics.changed_facts_f1("a\nb", "a\nb", "b\na") == 0.0
+
+
+def test_copying_earns_nothing_where_the_truth_swaps_rows():
+    above, below = "#@.#\n#..#", "#..#\n#@.#"
+    assert metrics.changed_facts_f1(above, below, above) == 0.0
+    assert metrics.changed_facts_f1(above, below, below) == 1.0
+
+
+def test_changed_facts_f1_splits_all_three_texts_alike():
+    # Prose: {-It is shut., +It is open.} both times, whatever the prediction's line breaks.
+    assert metrics.changed_facts_f1("A door. It is shut.", "A door. It is open.", "A door.\nIt is open.") == 1.0
+    # Lines: the truth's second line makes the first one fact, so D(prediction) = {-Hi. You., +Hi. Me.}.
+    assert metrics.changed_facts_f1("Hi. You.", "Hi. You.\nkey", "Hi. Me.") == 0.0
+
+
+def test_false_change():
+    assert metrics.false_change("a", "b", "a") is None
+    assert metrics.false_change("a", "a", "a\n") is False
+    assert metrics.false_change("a", "a", "b") is True
+
+
+def test_token_f1():
+    assert metrics.token_f1("a b", "b\na") == 1.0
+    assert metrics.token_f1("a a b", "a c") == pytest.approx(2 * 1 / 5)
+    assert metrics.token_f1("", "a") == 0.0
+    assert metrics.token_f1("", " ") == 1.0
+
+
+def test_action_match():
+    assert metrics.action_match(" Open  the\tDOOR\n", "open the door")
+    assert not metrics.action_match("open door", "open the door")
+
+
+def test_majority_action():
+    assert metrics.majority_action(["left", "Right", "right", "up"]) == "right"
+    assert metrics.majority_action(["up", "left", "up", "left", "down"]) == "left"
+    with pytest.raises(ValueError, match="no actions"):
+        metrics.majority_action([])
+
+
+def test_summarise_forward_by_hand():
+    states = ["a\nx", "a\nx", "a\nx", "a\nx"]
+    truths = ["b\nx", "b\nx", "a\nx", "a\nx"]
+    predictions = ["b\nx", "a\nx", "a\nx", "a\ny"]  # right, copied, right, false change
+    assert metrics.summarise_forward(states, truths, predictions) == {
+        "exact_match_changed": (0.5, 2),
+        "exact_match": (0.5, 4),
+        "changed_facts_f1": (0.5, 2),
+        "false_change_rate": (0.5, 2),
+        "token_f1": ((1 + 0.5 + 1 + 0.5) / 4, 4),
+        "copy_rate": (0.5, 2),
+    }
+
+
+def test_copy_input_baseline():
+    states, truths = ["a", "a", "a"], ["b", "c", "a"]
+    summary = metrics.summarise_forward(states, truths, predictions=states)
+    assert summary["exact_match_changed"] == (0.0, 2)
+    assert summary["changed_facts_f1"] == (0.0, 2)
+    assert summary["copy_rate"] == (1.0, 2)
+    assert summary["false_change_rate"] == (0.0, 1)
+    assert summary["exact_match"] == (pytest.approx(1 / 3), 3)
+
+
+def test_metrics_without_rows_are_left_out():
+    assert set(metrics.summarise_forward(["a"], ["a"], ["b"])) == {"exact_match", "false_change_rate", "token_f1"}
+    assert "false_change_rate" not in metrics.summarise_forward(["a"], ["b"], ["b"])
+    assert metrics.summarise_forward([], [], []) == {}
+    assert metrics.summarise_inverse([], [], [], []) == {}
+    assert "action_exact_match_changed" not in metrics.summarise_inverse(["a"], ["a"], ["up"], ["up"])
+
+
+def test_summarise_inverse_by_hand():
+    states, truths = ["a", "a", "a"], ["b", "c", "a"]
+    summary = metrics.summarise_inverse(states, truths, ["go up", "down", "wait"], ["Go  up", "left", "go up"])
+    assert summary == {
+        "action_exact_match_changed": (0.5, 2),
+        "action_exact_match": (pytest.approx(1 / 3), 3),
+        "unique_actions": (2.0, 3),
+        "action_length_mean": (pytest.approx(5 / 3), 3),
+    }
+
+
+def test_majority_action_baseline():
+    actions = ["up", "down", "up", "wait"]
+    baseline = [metrics.majority_action(actions)] * 4
+    summary = metrics.summarise_inverse(["a"] * 4, ["b", "b", "b", "a"], actions, baseline)
+    assert summary["action_exact_match_changed"] == (pytest.approx(2 / 3), 3)
+    assert summary["unique_actions"] == (1.0, 4)
+
+
+def test_values_name_their_rows():
+    values, rows = metrics.forward_values(["a", "a", "a"], ["a", "b", "c"], ["a", "b", "b"])["exact_match_changed"]
+    assert values.tolist() == [1.0, 0.0]
+    assert rows.tolist() == [1, 2]
+    values, rows = metrics.inverse_values(["a", "a"], ["a", "b"], ["x", "y"], ["x", "y"])["action_exact_match_changed"]
+    assert values.tolist() == [1.0]
+    assert rows.tolist() == [1]
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="'predictions': 1"):
+        metrics.summarise_forward(["a", "a"], ["b", "b"], ["b"])
+    with pytest.raises(ValueError, match="'actions': 2"):
+        metrics.summarise_inverse(["a"], ["b"], ["x", "y"], ["x"])
+
+
+@given(lines, lines, st.integers(1, 6))
+def test_corrupting_a_perfect_next_state_never_raises_a_metric(before, after, count):
+    state, truth = "\n".join(before), "\n".join(after)
+    prediction = list(after)
+    scores = [_next_state_scores(state, truth, truth)]
+    for i in range(min(count, len(after))):
+        prediction[i] = f"junk{i}"
+        scores.append(_next_state_scores(state, truth, "\n".join(prediction)))
+    assert all(score == 1 for score in scores[0])
+    for better, worse in itertools.pairwise(scores):
+        assert all(w <= b for b, w in zip(better, worse, strict=True))
+    assert all(w < b for b, w in zip(scores[0], scores[-1], strict=True))
+
+
+@given(lines, lines, lines)
+def test_a_made_up_fact_never_raises_a_metric(before, after, predicted):
+    state, truth, prediction = ("\n".join(part) for part in (before, after, predicted))
+    plain, longer = (_next_state_scores(state, truth, text) for text in (prediction, prediction + "\njunk"))
+    assert all(worse <= better for better, worse in zip(plain, longer, strict=True))
+
+
+@given(lines, lines, lines)
+def test_metrics_stay_within_bounds_and_agree(before, after, predicted):
+    state, truth, prediction = ("\n".join(part) for part in (before, after, predicted))
+    exact, f1, tokens = _next_state_scores(state, truth, prediction)
+    assert 0 <= f1 <= 1 and 0 <= tokens <= 1
+    assert not exact or (f1 == 1 and tokens == 1)
+    if metrics.changed(state, truth):
+        assert metrics.changed_facts_f1(state, truth, state) == 0
+
+
+def _next_state_scores(state, truth, prediction):
+    return (
+        float(metrics.exact_match(prediction, truth)),
+        metrics.changed_facts_f1(state, truth, prediction),
+        metrics.token_f1(prediction, truth),
+    )
+
+
+def test_wilson_known_values():
+    # 5 of 10: published 0.2366 to 0.7634; 0 of 10: upper end z² / (n + z²)
+    assert metrics.wilson(5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
+    z2 = 1.959963984540054**2
+    assert metrics.wilson(0, 10) == pytest.approx((0.0, z2 / (10 + z2)), abs=1e-12)
+    assert metrics.wilson(10, 10) == pytest.approx((10 / (10 + z2), 1.0), abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_impossible_counts(successes, n):
+    with pytest.raises(ValueError, match="0 <= successes <= n"):
+        metrics.wilson(successes, n)
+
+
+def test_bootstrap_of_equal_values_has_no_width():
+    assert metrics.bootstrap_interval([0.1] * 7) == (0.1, 0.1)
+    assert metrics.bootstrap_interval([0.7] * 6) == (0.7, 0.7)  # whose computed mean is not 0.7
+    assert metrics.bootstrap_interval([0.1] * 7, clusters=list("aaabbbc")) == (0.1, 0.1)
+
+
+def test_bootstrap_matches_the_normal_interval():
+    values = np.random.default_rng(1).normal(size=1000)
+    low, high = metrics.bootstrap_interval(values, samples=4000)
+    half = 1.96 * values.std() / math.sqrt(1000)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.006)
+
+
+def test_bootstrap_is_deterministic_in_its_seed():
+    values = np.random.default_rng(1).normal(size=50)
+    assert metrics.bootstrap_interval(values, seed=3) == metrics.bootstrap_interval(values, seed=3)
+    assert metrics.bootstrap_interval(values, seed=3) != metrics.bootstrap_interval(values, seed=4)
+
+
+def test_clusters_widen_the_interval():
+    # 20 trajectories of 10 equal steps: the effective n is 20, not 200, so the width grows by about √10.
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.integers(0, 2, 20), 10)
+    clusters = [f"t{i}" for i in range(20) for _ in range(10)]
+    rows_low, rows_high = metrics.bootstrap_interval(values)
+    low, high = metrics.bootstrap_interval(values, clusters)
+    assert (high - low) / (rows_high - rows_low) == pytest.approx(math.sqrt(10), rel=0.1)
+
+
+def test_clusters_are_weighed_by_their_size():
+    # Two clusters (mean 1 of one row, mean 0 of nine): draws give 1, 0.1 or 0, never the mean of means 0.5.
+    low, high = metrics.bootstrap_interval([1.0] + [0.0] * 9, ["a"] + ["b"] * 9)
+    assert (low, high) == pytest.approx((0.0, 1.0), abs=1e-12)
+    low, high = metrics.bootstrap_interval([1.0, 0.0, 0.0, 0.0], ["a", "b", "b", "b"], samples=1)
+    assert low == high and any(low == pytest.approx(mean, abs=1e-12) for mean in (0.0, 0.25, 1.0))
+
+
+def test_single_cluster_falls_back_on_rows():
+    values = [0.0, 1.0, 1.0, 0.0, 1.0]
+    assert metrics.bootstrap_interval(values, ["t"] * 5) == metrics.bootstrap_interval(values)
+
+
+def test_bootstrap_in_blocks_stays_deterministic():
+    values = np.random.default_rng(2).normal(size=3000)  # more draws than one block holds
+    low, high = metrics.bootstrap_interval(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(3000), rel=0.1)
+
+
+def test_bootstrap_refuses_what_it_cannot_resample():
+    with pytest.raises(ValueError, match="no values"):
+        metrics.bootstrap_interval([])
+    with pytest.raises(ValueError, match="'clusters': 1"):
+        metrics.bootstrap_interval([1.0, 2.0], ["a"])
+
+
+def test_action_health_by_hand():
+    health = metrics.action_health(["go up", "Go Up", "wait", "go left now"])
+    assert health == pytest.approx(
+        {
+            "unique_share": 0.75,
+            "length_mean": (2 + 2 + 1 + 3) / 4,
+            "entropy": 0.5 * math.log(2) + 0.5 * math.log(4),
+            "top_share": 0.5,
+        }
+    )
+    assert metrics.action_health(["a", "a"])["entropy"] == 0.0
+    assert metrics.action_health([]) == {}
+
+
+def test_reward_hacking_rings_when_reward_rises_and_validation_falls():
+    rewards = [-1.0, -1.0, -0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.2]
+    message = metrics.reward_hacking(rewards, [0.6, 0.9, 0.4], n=100, metric="exact_match_changed")
+    assert message is not None
+    assert "from -1.000 to -0.200" in message
+    assert "exact_match_changed fell from 0.600 to 0.400 (n = 100" in message
+
+
+@pytest.mark.parametrize(
+    ("rewards", "validation", "n"),
+    [
+        ([0.0, 1.0], [0.5, 0.6], 100),  # both rise
+        ([1.0, 0.0], [0.6, 0.4], 100),  # both fall
+        ([0.0, 1.0], [0.6, 0.5], 10),  # the fall is within √((0.24 + 0.25) / 10) = 0.22
+        ([0.0, 1.0], [0.5, 0.5], 100),
+        ([0.0], [0.6, 0.4], 100),
+        ([0.0, 1.0], [0.6], 100),
+        ([0.0, float("nan")], [0.6, 0.4], 100),
+        ([0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 10.0], [0.9, 0.1], 100),  # 0.05 up in windows that vary by 5
+    ],
+)
+def test_reward_hacking_stays_quiet(rewards, validation, n):
+    assert metrics.reward_hacking(rewards, validation, n) is None
+
+
+def test_reward_hacking_refuses_metrics_that_are_not_shares():
+    with pytest.raises(ValueError, match=r"within \[0, 1\]"):
+        metrics.reward_hacking([0.0, 1.0], [-3.0, -4.0], 10)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.sampled_from(["up", "down", "LEFT"]), min_size=1), st.data())
+def test_a_wrong_action_never_raises_the_match(actions, data):
+    right = data.draw(st.lists(st.booleans(), min_size=len(actions), max_size=len(actions)))
+    predictions = [action if ok else "junk" for action, ok in zip(actions, right, strict=True)]
+    states, truths = ["a"] * len(actions), ["b"] * len(actions)
+    summary = metrics.summarise_inverse(states, truths, actions, predictions)
+    assert summary["action_exact_match_changed"] == (pytest.approx(sum(right) / len(right)), len(right))
