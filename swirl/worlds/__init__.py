@@ -1,1 +1,57 @@
-"""Worlds: sources of transitions, one file each."""
+"""Worlds: where transitions come from. One file per world; `base.py` holds the protocol and its executable contract.
+
+Importing this package imports no simulator. To add a world, write a class that passes `base.check_world()` and a
+function `missing()` beside it, and name the class in `WORLDS`.
+"""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from swirl.worlds.base import World, check_world, unknown
+
+__all__ = ["WORLDS", "World", "availability", "check_world", "make"]
+
+WORLDS = {
+    "minigrid": "swirl.worlds.minigrid:MiniGrid",
+}
+"""Name of a world -> "module:class". The module also has `missing() -> str | None`, see `availability()`."""
+
+
+def make(name: str, **options: Any) -> World:
+    """Builds a world.
+
+    Args:
+        name: One of `WORLDS`.
+        **options: What the world's class takes, e.g. `environments` for MiniGrid.
+
+    Raises:
+        InputError: There is no such world, or it has no such option; the message names the nearest.
+        MissingPartError: The world's simulator is not installed; the message holds the command that installs it.
+    """
+    module, attribute = _target(name)
+    build = getattr(import_module(module), attribute)
+    known = tuple(inspect.signature(build).parameters)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of the world {name!r}", option, known)
+    return build(**options)
+
+
+def availability(name: str) -> str | None:
+    """Says whether a world can run here, without importing its simulator.
+
+    Returns:
+        None if it can, else the command that installs what is missing.
+
+    Raises:
+        InputError: There is no such world; the message names the nearest.
+    """
+    return import_module(_target(name)[0]).missing()
+
+
+def _target(name: str) -> tuple[str, str]:
+    if name not in WORLDS:
+        raise unknown("world", name, WORLDS)
+    module, _, attribute = WORLDS[name].partition(":")
+    return module, attribute

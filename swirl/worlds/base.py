@@ -1,0 +1,264 @@
+"""What a world is (`World`), and an executable contract that every world passes (`check_world`).
+
+A world follows Gymnasium's conventions with text in place of arrays: states are `swirl.types.State`, actions are
+strings. What a forward model can learn from a recording is bounded by what a state says, so a world's state is its
+*full* description: the next state is a function of the state and the action. `check_world` refuses a world that
+breaks this where it can be seen, after the manner of Gymnasium's `env_checker`:
+
+    check_world(make("minigrid"))
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+from swirl.errors import InputError
+from swirl.types import State, state_text
+
+Step = tuple[State, float, bool, bool, dict[str, Any]]
+"""What `World.step` returns: next state, reward, terminated, truncated, info."""
+
+
+class World(Protocol):
+    """Something that can be acted in and that describes itself in words.
+
+    Attributes:
+        name: The world's key in `swirl.worlds.WORLDS`.
+        behaviours: Names of the ways of acting that `act()` knows, e.g. "random".
+    """
+
+    name: str
+    behaviours: tuple[str, ...]
+
+    def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
+        """Starts an episode that is a function of the seed.
+
+        Returns:
+            The first state, and an info that holds `"layout"`: a short string that names everything which no
+            episode can change. No state occurs in episodes of two layouts, so parts of a recording that share no
+            layout share no state.
+        """
+        ...
+
+    def step(self, action: str) -> Step:
+        """Takes an action.
+
+        Returns:
+            The next state, the reward, whether the world ended the episode (terminated), whether a limit on its
+            length did (truncated), and an info.
+
+        Raises:
+            InputError: There is no such action (the message names the nearest; nothing has changed), or the
+                episode has not begun or has ended.
+        """
+        ...
+
+    def actions(self, state: State) -> tuple[str, ...] | None:
+        """The actions that can be taken in a state; None where they cannot be listed."""
+        ...
+
+    def act(self, behaviour: str, rng: np.random.Generator) -> str:
+        """The action that a behaviour takes in the current state, drawing its chances from `rng` alone.
+
+        Raises:
+            InputError: There is no such behaviour; the message names the nearest.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of the simulator; the world is not used afterwards."""
+        ...
+
+
+def unknown(what: str, got: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is not among the known ones; it names the nearest.
+
+    Args:
+        what: The kind of thing that is named, e.g. "action".
+        got: The name that the user gave.
+        known: The names that there are.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"unknown {what} {got!r}: expected one of {', '.join(map(repr, names))}{hint}")
+
+
+def check_world(world: World, seeds: Iterable[int] = range(3), steps: int = 30) -> None:
+    """Runs a world's behaviours for some steps, replays them, and refuses the world if the contract is broken.
+
+    Args:
+        world: The world; it is left reset, and open.
+        seeds: Seeds of the episodes to run, each once with every behaviour.
+        steps: Most steps per episode.
+
+    Raises:
+        ValueError: The contract is broken; the message says what was got, what was expected and how to mend it.
+    """
+    if not world.name or not world.behaviours:
+        raise _broken("its name or its behaviours are empty", "a name and at least one behaviour", "set both")
+    next_states: dict[tuple[str, str, str], str] = {}
+    layouts: dict[str, str] = {}
+    for seed in seeds:
+        layout = _check_reset(world, seed)
+        _check_misuse(world, seed)
+        for number, behaviour in enumerate(world.behaviours):
+            rng = np.random.default_rng([seed, number])
+            actions, record = _play(world, seed, behaviour, rng, steps)
+            _check_replay(world, seed, actions, record)
+            _check_function(layout, actions, record, next_states, layouts)
+
+
+def _broken(got: str, expected: str, mend: str) -> ValueError:
+    return ValueError(f"the world breaks its contract: {got}; expected {expected}; to mend it, {mend}")
+
+
+def _text(state: Any, where: str) -> str:
+    """The text of a state that has been checked to be one."""
+    parts = state if isinstance(state, list) else [{"type": "text", "text": state}]
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(text, str):
+            raise _broken(f"{where} gave {state!r}", "a string or a list of text parts", "return a State")
+    text = state_text(state)
+    if not text.strip():
+        raise _broken(f"{where} gave an empty state", "a description of the world", "describe at least the agent")
+    return text
+
+
+def _reset(world: World, seed: int) -> tuple[str, str]:
+    state, info = world.reset(seed)
+    layout = info.get("layout")
+    if not isinstance(layout, str) or not layout:
+        raise _broken(
+            f"reset({seed}) gave layout {layout!r}", "a non-empty string", "put a hash of what never changes in info"
+        )
+    return _text(state, f"reset({seed})"), layout
+
+
+def _check_reset(world: World, seed: int) -> str:
+    """Resets twice with one seed, with something else in between; returns the layout."""
+    first = _reset(world, seed)
+    _reset(world, seed + 1)
+    second = _reset(world, seed)
+    for what, one, two in zip(("state", "layout"), first, second, strict=True):
+        if one != two:
+            raise _broken(
+                f"reset({seed}) gave the {what} {one!r}, then {two!r}",
+                "the same both times",
+                "draw every chance from a generator made of the seed",
+            )
+    return first[1]
+
+
+def _check_misuse(world: World, seed: int) -> None:
+    """An unknown action and an unknown behaviour are refused, naming the nearest."""
+    state, _ = world.reset(seed)
+    known = {"behaviour": world.behaviours}
+    legal = world.actions(state)
+    if legal is not None:
+        if not legal:
+            raise _broken(f"actions() is empty after reset({seed})", "at least one action", "list them or return None")
+        known["action"] = legal
+    for what, names in known.items():
+        wrong = names[0] + "zz"
+        try:
+            if what == "action":
+                world.step(wrong)
+            else:
+                world.act(wrong, np.random.default_rng(seed))
+        except InputError as error:
+            if not any(name in str(error).replace(wrong, "") for name in names):
+                raise _broken(
+                    f"the {what} {wrong!r} was refused with {error}", "the nearest one named", "use base.unknown()"
+                ) from error
+        else:
+            raise _broken(f"the unknown {what} {wrong!r} was accepted", "an InputError", "raise base.unknown()")
+
+
+def _checked_step(world: World, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    where = f"step({action!r})"
+    state, reward, terminated, truncated, info = world.step(action)
+    if not isinstance(reward, float) or not math.isfinite(reward):
+        raise _broken(f"{where} gave the reward {reward!r}", "a finite float", "convert it with float()")
+    for what, flag in (("terminated", terminated), ("truncated", truncated)):
+        if type(flag) is not bool:
+            raise _broken(f"{where} gave {what} = {flag!r}", "a bool", "convert it with bool()")
+    return _text(state, where), reward, terminated, truncated, info
+
+
+def _play(world: World, seed: int, behaviour: str, rng: np.random.Generator, steps: int) -> tuple[list[str], list]:
+    """Runs an episode. The record holds the first state, then a (state, reward, terminated, truncated) per step."""
+    state, layout = _reset(world, seed)
+    actions: list[str] = []
+    record: list = [(state, 0.0, False, False)]
+    for _ in range(steps):
+        action = world.act(behaviour, rng)
+        legal = world.actions(state)
+        if not isinstance(action, str) or (legal is not None and action not in legal):
+            raise _broken(
+                f"the behaviour {behaviour!r} took {action!r}", f"one of {legal}", "choose among actions(state)"
+            )
+        *row, info = _checked_step(world, action)
+        if info.get("layout", layout) != layout:
+            raise _broken(
+                f"the layout became {info['layout']!r}", f"{layout!r} as at the reset", "hash only what never changes"
+            )
+        actions.append(action)
+        record.append(tuple(row))
+        state, _, terminated, truncated = row
+        if terminated or truncated:
+            _check_ended(world, action)
+            break
+    return actions, record
+
+
+def _check_ended(world: World, action: str) -> None:
+    try:
+        world.step(action)
+    except InputError:
+        return
+    raise _broken("a step after the episode's end was accepted", "an InputError", "remember the end until reset()")
+
+
+def _check_replay(world: World, seed: int, actions: list[str], record: list) -> None:
+    """The same actions after the same seed give the same states, rewards and ends."""
+    _reset(world, seed)
+    for number, (action, expected) in enumerate(zip(actions, record[1:], strict=True)):
+        *row, _ = _checked_step(world, action)
+        if tuple(row) != expected:
+            raise _broken(
+                f"step {number} ({action!r}) after reset({seed}) gave {tuple(row)}, before {expected}",
+                "the same both times",
+                "draw every chance from a generator made of the seed",
+            )
+
+
+def _check_function(
+    layout: str,
+    actions: list[str],
+    record: list,
+    next_states: dict[tuple[str, str, str], str],
+    layouts: dict[str, str],
+) -> None:
+    """Over all that was visited: the state is the full description, and layouts share no state."""
+    states = [row[0] for row in record]
+    for state in states:
+        other = layouts.setdefault(state, layout)
+        if other != layout:
+            raise _broken(
+                f"the layouts {other!r} and {layout!r} share the state {state!r}",
+                "no state in two layouts",
+                "hash only what can be read off every state of the episode",
+            )
+    for state, action, next_state in zip(states, actions, states[1:], strict=False):
+        known = next_states.setdefault((layout, state, action), next_state)
+        if known != next_state:
+            raise _broken(
+                f"{action!r} in the state {state!r} gave {known!r} once and {next_state!r} later",
+                "one next state",
+                "describe in the state everything that the next one depends on",
+            )
