@@ -1,0 +1,26 @@
+"""Recordings: collect them from a world, read and check a user's own, split them into what a run may see.
+
+```python
+collect(world, "recording.parquet", 100_000, {"random": 0.5, "gold": 0.5}, max_steps=64, seed=0)
+table = read("recording.parquet")
+split(table, "run/data", labels=1000, validation_labels=100, validation=0.1, test=0.1, seed=0, data_seed=0)
+for line in check("run/data").lines():
+    print(line)
+```
+
+| file | what it does |
+|---|---|
+| `table.py` | the schema of a recording, its validation, histories |
+| `files.py` | Parquet and JSONL in and out; a file is whole or absent |
+| `collecting.py` | play a world and stream its transitions to a file |
+| `splitting.py` | layouts to parts, the label budget, the four files of a run |
+| `checking.py` | what is in a recording or a split, and whether the split leaks |
+"""
+
+from swirl.data.checking import Lengths, Report, check
+from swirl.data.collecting import collect
+from swirl.data.files import export, load, read
+from swirl.data.splitting import split
+from swirl.data.table import conform, with_history
+
+__all__ = ["Lengths", "Report", "check", "collect", "conform", "export", "load", "read", "split", "with_history"]

@@ -1,0 +1,213 @@
+"""From a recording to the four files that a run may see.
+
+Parts are made of whole *layouts* (initial states of the world), never of rows, so that a test state cannot be met in
+training. Layouts are put in the order of a hash of their name and `data_seed`; test takes from the front until its
+share is nearest, then validation, the rest trains. The shares are of transitions that have an action: layouts without
+any could not be scored and always train. A quota rather than a threshold on the hash: small recordings get every part,
+at the price that adding data can move a layout to another part.
+
+What a run may not know does not reach its files. Which rows are labelled depends on a hash of `seed`, trajectory and
+step, and on whether an action is there, never on what it is; a larger budget with the same seed contains the smaller.
+Columns are chosen by name, so neither a behaviour (which tells much about the action) nor a user's own column passes.
+"""
+
+from contextlib import ExitStack
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from swirl.data.files import replacing, write_parquet
+from swirl.data.table import SCHEMA, codes, conform, pc, trajectory_order, with_history
+from swirl.errors import InputError
+
+PARTS = ("labelled", "state_only", "validation", "test")
+COLUMNS_OF = {
+    "labelled": tuple(SCHEMA.names),
+    "state_only": tuple(name for name in SCHEMA.names if name != "action"),
+    "validation": tuple(SCHEMA.names),
+    "test": tuple(SCHEMA.names),
+}
+
+
+def split(
+    table: pa.Table,
+    folder: str | Path,
+    *,
+    labels: int | None,
+    validation_labels: int,
+    validation: float,
+    test: float,
+    seed: int,
+    data_seed: int,
+    history: int = 0,
+) -> dict[str, int]:
+    """Write `labelled`, `state_only`, `validation` and `test`, all `.parquet`, into a folder.
+
+    A `split` column is kept as it is; it must then be given on every row. Otherwise parts are made by layout: the
+    `layout` column, or the first state of the trajectory.
+
+    Args:
+        table: A recording.
+        folder: Where to; made if need be.
+        labels: The label budget, training and validation together; `None` uses every action there is.
+        validation_labels: How many of `labels` are spent on validation; not used where `labels` is `None`.
+        validation: Share of the transitions whose layouts are for validation.
+        test: Share of the transitions whose layouts are for the test.
+        seed: Chooses which transitions are labelled.
+        data_seed: Chooses which layouts go where.
+        history: Add a `history` column of up to so many earlier states.
+
+    Returns:
+        Counts: transitions, trajectories, layouts, the rows of each file, and the rows left out of validation (no label
+        was paid for them) and of the test (no action).
+
+    Raises:
+        InputError: A part would be empty, or there are fewer actions than `labels` asks for.
+    """
+    _check_budget(labels, validation_labels)
+    table = conform(table, "recording")
+    layout = _layouts(table)
+    has_action = table["action"].is_valid().to_numpy()
+    part = _parts(table, layout, has_action, validation, test, data_seed)
+    chosen = _chosen(table, part, has_action, labels, validation_labels, seed)
+    if history:
+        table = with_history(table, history)
+    for name, values in (("layout", layout), ("split", part)):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
+    with ExitStack() as stack:  # all four take their names at the end, or none does
+        for name in PARTS:
+            columns = [*COLUMNS_OF[name], *(["history"] if history else [])]
+            path = stack.enter_context(replacing(Path(folder) / f"{name}.parquet"))
+            write_parquet(table.filter(pa.array(chosen[name])).select(columns), path)
+    return {
+        "transitions": table.num_rows,
+        "trajectories": pc.count_distinct(table["trajectory"]).as_py(),
+        "layouts": len(np.unique(layout)),
+        **{name: int(chosen[name].sum()) for name in PARTS},
+        "validation_left_out": int((part == "validation").sum() - chosen["validation"].sum()),
+        "test_left_out": int((part == "test").sum() - chosen["test"].sum()),
+    }
+
+
+def _check_budget(labels: int | None, validation_labels: int) -> None:
+    if labels is None:
+        return
+    if validation_labels < 1:
+        raise InputError(f"validation_labels = {validation_labels}, expected at least 1")
+    if labels <= validation_labels:
+        raise InputError(
+            f"labels = {labels} with validation_labels = {validation_labels} leaves none to train on; "
+            "the budget counts both: raise labels or lower validation_labels"
+        )
+
+
+def _layouts(table: pa.Table) -> np.ndarray:
+    """Name of the layout of each row: that of its trajectory."""
+    group, order = trajectory_order(table)
+    first = order[np.unique(group[order], return_index=True)[1]]  # by group: the row with the lowest step
+    (code,) = codes(table["layout"])
+    other = np.flatnonzero(code != code[first[group]])
+    if len(other):
+        row = int(other[0])
+        seen = [table["layout"][int(index)].as_py() for index in (first[group[row]], row)]
+        raise InputError(
+            f"trajectory {table['trajectory'][row].as_py()!r} has layouts {seen[0]!r} and {seen[1]!r}, "
+            "expected one; name the trajectories apart, or leave the layout column out"
+        )
+    rows = pa.array(first)
+    pairs = zip(table["layout"].take(rows).to_pylist(), table["state"].take(rows).to_pylist(), strict=True)
+    names = [f"state:{_hash(state).hex()}" if layout is None else layout for layout, state in pairs]
+    return np.array(names, object)[group]
+
+
+def _hash(*values: object) -> bytes:
+    return blake2b("\0".join(map(str, values)).encode(), digest_size=8).digest()
+
+
+def _parts(
+    table: pa.Table, layout: np.ndarray, has_action: np.ndarray, validation: float, test: float, data_seed: int
+) -> np.ndarray:
+    """The name of the part that each row is in."""
+    own = table["split"]
+    if own.null_count == 0:
+        return np.array(own.to_pylist(), object)
+    if own.null_count < table.num_rows:
+        raise InputError(
+            f"split is given on {table.num_rows - own.null_count} of {table.num_rows} rows; "
+            "give it on every row, or on none to split by layout"
+        )
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise InputError(f"validation = {validation} and test = {test}; expected two shares above 0 with a sum below 1")
+    names, group = np.unique(layout, return_inverse=True)
+    weights = dict(zip(names.tolist(), np.bincount(group, weights=has_action).astype(int).tolist(), strict=True))
+    part_of = _assign(weights, validation, test, data_seed)
+    return np.array([part_of[name] for name in names.tolist()], object)[group]
+
+
+def _assign(weights: dict[str, int], validation: float, test: float, data_seed: int) -> dict[str, str]:
+    """The part of each layout, given how many of its transitions have an action."""
+    left = sorted((name for name in weights if weights[name]), key=lambda name: (_hash(data_seed, name), name))
+    if len(left) < 3:
+        raise InputError(
+            f"{len(left)} layouts with actions among {len(weights)}, expected at least 3, one each to train, to "
+            "validate and to test; record more trajectories, or add a split column"
+        )
+    part_of = dict.fromkeys(weights, "train")
+    total = sum(weights.values())
+    for part, share, keep in (("test", test, 2), ("validation", validation, 1)):
+        taken, rows, quota = [], 0, share * total
+        for name in left:
+            if len(left) - len(taken) > keep and abs(rows + weights[name] - quota) <= abs(rows - quota):
+                taken.append(name)
+                rows += weights[name]
+        taken = taken or [min(left, key=lambda name: weights[name])]
+        part_of.update(dict.fromkeys(taken, part))
+        left = [name for name in left if part_of[name] == "train"]
+    return part_of
+
+
+def _chosen(
+    table: pa.Table,
+    part: np.ndarray,
+    has_action: np.ndarray,
+    labels: int | None,
+    validation_labels: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """A mask over the rows for each file."""
+    budget = {"train": None if labels is None else labels - validation_labels, "validation": None}
+    if labels is not None:
+        budget["validation"] = validation_labels
+    masks = {}
+    for name in ("train", "validation", "test"):
+        rows = np.flatnonzero((part == name) & has_action)
+        if not len(rows):
+            raise InputError(
+                f"no {name} transition with an action (of {int((part == name).sum())} {name} transitions, "
+                f"{len(part)} in all); give actions or the split column to more of them"
+            )
+        number = budget.get(name)
+        if number is not None:
+            if number > len(rows):
+                raise InputError(
+                    f"labels = {labels} with validation_labels = {validation_labels} asks for {number} {name} labels, "
+                    f"but {len(rows)} {name} transitions have an action; lower the budget or record more"
+                )
+            rows = rows[_rank(table, rows, seed)[:number]]
+        masks[name] = np.isin(np.arange(len(part)), rows)
+    return {
+        "labelled": masks["train"],
+        "state_only": (part == "train") & ~masks["train"],
+        "validation": masks["validation"],
+        "test": masks["test"],
+    }
+
+
+def _rank(table: pa.Table, rows: np.ndarray, seed: int) -> np.ndarray:
+    """A uniformly random order of `rows` that depends on nothing but the seed and their names."""
+    index = pa.array(rows)
+    names = zip(table["trajectory"].take(index).to_pylist(), table["step"].take(index).to_pylist(), strict=True)
+    keys = [int.from_bytes(_hash(seed, step, trajectory)) for trajectory, step in names]
+    return np.argsort(np.array(keys, np.uint64), kind="stable")
