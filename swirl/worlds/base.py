@@ -104,12 +104,12 @@ def check_world(world: World, seeds: Iterable[int] = range(3), steps: int = 30) 
     layouts: dict[str, str] = {}
     for seed in seeds:
         layout = _check_reset(world, seed)
-        _check_misuse(world, seed)
         for number, behaviour in enumerate(world.behaviours):
             rng = np.random.default_rng([seed, number])
             actions, record = _play(world, seed, behaviour, rng, steps)
             _check_replay(world, seed, actions, record)
             _check_function(layout, actions, record, next_states, layouts)
+        _check_misuse(world, seed)
 
 
 def _broken(got: str, expected: str, mend: str) -> ValueError:
@@ -151,6 +151,8 @@ def _check_reset(world: World, seed: int) -> str:
                 "the same both times",
                 "draw every chance from a generator made of the seed",
             )
+    if world.actions(first[0]) == ():
+        raise _broken(f"actions() is empty after reset({seed})", "at least one action", "list them or return None")
     return first[1]
 
 
@@ -160,8 +162,6 @@ def _check_misuse(world: World, seed: int) -> None:
     known = {"behaviour": world.behaviours}
     legal = world.actions(state)
     if legal is not None:
-        if not legal:
-            raise _broken(f"actions() is empty after reset({seed})", "at least one action", "list them or return None")
         known["action"] = legal
     for what, names in known.items():
         wrong = names[0] + "zz"
@@ -177,6 +177,11 @@ def _check_misuse(world: World, seed: int) -> None:
                 ) from error
         else:
             raise _broken(f"the unknown {what} {wrong!r} was accepted", "an InputError", "raise base.unknown()")
+    if legal:
+        after = _text(world.step(legal[0])[0], "step()")
+        world.reset(seed)
+        if after != _text(world.step(legal[0])[0], "step()"):
+            raise _broken("an unknown action changed the state", "nothing changed", "look at the action first")
 
 
 def _checked_step(world: World, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -202,14 +207,13 @@ def _play(world: World, seed: int, behaviour: str, rng: np.random.Generator, ste
             raise _broken(
                 f"the behaviour {behaviour!r} took {action!r}", f"one of {legal}", "choose among actions(state)"
             )
-        *row, info = _checked_step(world, action)
+        state, reward, terminated, truncated, info = _checked_step(world, action)
         if info.get("layout", layout) != layout:
             raise _broken(
                 f"the layout became {info['layout']!r}", f"{layout!r} as at the reset", "hash only what never changes"
             )
         actions.append(action)
-        record.append(tuple(row))
-        state, _, terminated, truncated = row
+        record.append((state, reward, terminated, truncated))
         if terminated or truncated:
             _check_ended(world, action)
             break

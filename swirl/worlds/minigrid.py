@@ -114,8 +114,7 @@ class MiniGrid:
         """Takes one of the six actions; see `World.step`."""
         if action not in ACTIONS:
             raise unknown("action", action, ACTIONS)
-        if not self._running:
-            raise InputError("step() outside an episode: it has not begun or has ended; call reset(seed) first")
+        self._refuse_outside_episode()
         index = ACTIONS.index(action)
         self._counts.setdefault(self._text, [0] * len(ACTIONS))[index] += 1
         if self._plan and self._plan[0] == action:
@@ -135,6 +134,7 @@ class MiniGrid:
         """The action that a behaviour takes now; see the class for the three behaviours."""
         if behaviour not in self.behaviours:
             raise unknown("behaviour", behaviour, self.behaviours)
+        self._refuse_outside_episode()
         if behaviour == "random" or (behaviour == "solver" and rng.random() < SLIP):
             return ACTIONS[rng.integers(len(ACTIONS))]
         if behaviour == "solver":
@@ -152,6 +152,10 @@ class MiniGrid:
             simulator.close()
         self._simulators.clear()
         self._running = False
+
+    def _refuse_outside_episode(self) -> None:
+        if not self._running:
+            raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
 
     def _describe(self) -> str:
         env = self._env
@@ -288,25 +292,24 @@ def _subgoal(env: Any, facing: dict[Cell, Pose]) -> tuple[Cell, str] | None:
     """The cell to face next and what to do there: the target, else a door, a key, or what is in the way."""
     held = env.carrying
     target = _target(env)
-    things = dict(_things(env.grid))
-    doors = [cell for cell, thing in things.items() if thing.type == "door"]
+    things: dict[Cell, Any] = dict(_things(env.grid))
+    doors = {cell: thing for cell, thing in things.items() if thing.type == "door"}
     beside = {(x + dx, y + dy) for x, y in doors for dx, dy in STEPS}
-    # Nothing is put down beside a door, where it might block it.
-    free = (cell for cell in facing if env.grid.get(*cell) is None and cell not in beside)
-    drop = next(((cell, "drop") for cell in free), None)
+    # What is put down beside a door may block it: only where there is no other place.
+    free = sorted((cell for cell in facing if env.grid.get(*cell) is None), key=lambda cell: cell in beside)
+    drop = (free[0], "drop") if free else None
     if target and target[0] in facing:
         return drop if target[1] == "pick up" and held else target
-    for cell in facing:
-        door = things.get(cell)
-        if cell not in doors or door.is_open:
-            continue
-        if not door.is_locked or (held and (held.type, held.color) == ("key", door.color)):
+    shut = [cell for cell, door in doors.items() if not door.is_open]
+    for cell in (cell for cell in facing if cell in shut):
+        key = ("key", doors[cell].color)
+        if not doors[cell].is_locked or (held and (held.type, held.color) == key):
             return cell, "toggle"
-        for other in facing:
-            thing = things.get(other)
-            if thing and (thing.type, thing.color) == ("key", door.color):
-                return drop if held else (other, "pick up")
-    if target is None:
+        keys = (other for other in facing if other in things and (things[other].type, things[other].color) == key)
+        nearest = next(keys, None)
+        if nearest:
+            return drop if held else (nearest, "pick up")
+    if target is None and all(cell in facing for cell in shut):
         return None
     if held:
         return drop

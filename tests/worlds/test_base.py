@@ -1,0 +1,258 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from swirl import worlds
+from swirl.errors import InputError
+from swirl.worlds.base import check_world, unknown
+
+
+class Corridor:
+    """A correct world: five cells in a row; the seed gives the colour of the floor and the start; cell 4 ends it."""
+
+    name = "corridor"
+    behaviours = ("random", "right")
+
+    def reset(self, seed):
+        self.colour = ("red", "blue")[seed % 2]
+        self.cell = seed % 3
+        self.ended = False
+        return self.text(), {"layout": self.colour}
+
+    def text(self):
+        return f"floor {self.colour}\nagent {self.cell}"
+
+    def step(self, action):
+        if action not in ("left", "right"):
+            raise unknown("action", action, ("left", "right"))
+        if self.ended:
+            raise InputError("the episode has ended: call reset(seed)")
+        self.cell = max(self.cell - 1, 0) if action == "left" else self.cell + 1
+        self.ended = self.cell == 4
+        return self.text(), float(self.ended), self.ended, False, {"layout": self.colour}
+
+    def actions(self, state):
+        return ("left", "right")
+
+    def act(self, behaviour, rng):
+        if behaviour not in self.behaviours:
+            raise unknown("behaviour", behaviour, self.behaviours)
+        return "right" if behaviour == "right" else str(rng.choice(["left", "right"]))
+
+    def close(self):
+        pass
+
+
+class ResetByChance(Corridor):
+    episodes = 0
+
+    def reset(self, seed):
+        self.episodes += 1
+        return super().reset(seed + self.episodes)
+
+
+class StateOfBytes(Corridor):
+    def text(self):
+        return b"agent"
+
+
+class StateWithoutText(Corridor):
+    def text(self):
+        return [{"type": "text"}]
+
+
+class EmptyState(Corridor):
+    def text(self):
+        return " \n"
+
+
+class StepByChance(Corridor):
+    slips = 0
+
+    def step(self, action):
+        state, *rest = super().step(action)
+        self.slips += 1
+        return (f"{state}\nslips {self.slips}", *rest)
+
+
+class EndsInIntegers(Corridor):
+    def step(self, action):
+        state, reward, terminated, _, info = super().step(action)
+        return state, reward, terminated, 0, info
+
+
+class RewardNotANumber(Corridor):
+    def step(self, action):
+        state, _, *rest = super().step(action)
+        return (state, math.nan, *rest)
+
+
+class RewardInteger(Corridor):
+    def step(self, action):
+        state, _, *rest = super().step(action)
+        return (state, 0, *rest)
+
+
+class UnknownActionAccepted(Corridor):
+    def step(self, action):
+        return super().step(action if action in ("left", "right") else "left")
+
+
+class UnknownActionNotHelped(Corridor):
+    def step(self, action):
+        if action not in ("left", "right"):
+            raise InputError(f"no action {action!r}")
+        return super().step(action)
+
+
+class UnknownActionMoves(Corridor):
+    def step(self, action):
+        self.cell += action not in ("left", "right")
+        return super().step(action)
+
+
+class UnknownBehaviourAccepted(Corridor):
+    def act(self, behaviour, rng):
+        return "right"
+
+
+class GoesOnAfterTheEnd(Corridor):
+    def step(self, action):
+        self.ended = False
+        return super().step(action)
+
+
+class IllegalBehaviour(Corridor):
+    def act(self, behaviour, rng):
+        return "jump" if behaviour == "right" else super().act(behaviour, rng)
+
+
+class NoLayout(Corridor):
+    def reset(self, seed):
+        return super().reset(seed)[0], {}
+
+
+class LayoutChanges(Corridor):
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return (*rest, {"layout": f"{self.colour} {self.cell}"})
+
+
+class LayoutOfTheStart(Corridor):
+    """Names what an episode changes: episodes of two layouts walk through the same states."""
+
+    def reset(self, seed):
+        state, _ = super().reset(seed)
+        return state, {"layout": f"{self.colour} {self.cell}"}
+
+    def step(self, action):
+        *rest, _ = super().step(action)
+        return (*rest, {})
+
+
+class HiddenBattery(Corridor):
+    """The third step of an episode does nothing, and no state says which step it is."""
+
+    def reset(self, seed):
+        self.charge = 3
+        return super().reset(seed)
+
+    def step(self, action):
+        cell = self.cell
+        state, *rest = super().step(action)
+        self.charge -= 1
+        if self.charge == 0 and not self.ended:
+            self.cell = cell
+            state = self.text()
+        return (state, *rest)
+
+
+class NoBehaviours(Corridor):
+    behaviours = ()
+
+
+class NoActions(Corridor):
+    def actions(self, state):
+        return ()
+
+
+def test_a_correct_world_passes():
+    check_world(Corridor(), seeds=range(6))
+
+
+def test_a_world_whose_actions_cannot_be_listed_passes():
+    class Open(Corridor):
+        def actions(self, state):
+            return None
+
+    check_world(Open(), seeds=range(6))
+
+
+def test_states_may_be_lists_of_text_parts():
+    class Parts(Corridor):
+        def text(self):
+            return [{"type": "text", "text": line} for line in super().text().split("\n")]
+
+    check_world(Parts(), seeds=range(6))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (ResetByChance, "then .*; expected the same both times"),
+        (StateOfBytes, "b'agent'; expected a string or a list of text parts"),
+        (StateWithoutText, "expected a string or a list of text parts"),
+        (EmptyState, "an empty state"),
+        (StepByChance, "step 0 .*expected the same both times"),
+        (EndsInIntegers, "truncated = 0; expected a bool"),
+        (RewardNotANumber, "the reward nan; expected a finite float"),
+        (RewardInteger, "the reward 0; expected a finite float"),
+        (UnknownActionAccepted, "unknown action 'leftzz' was accepted; expected an InputError"),
+        (UnknownActionNotHelped, "expected the nearest one named"),
+        (UnknownActionMoves, "an unknown action changed the state"),
+        (UnknownBehaviourAccepted, "unknown behaviour 'randomzz' was accepted"),
+        (GoesOnAfterTheEnd, "a step after the episode's end was accepted"),
+        (IllegalBehaviour, r"'right' took 'jump'; expected one of \('left', 'right'\)"),
+        (NoLayout, "layout None; expected a non-empty string"),
+        (LayoutChanges, "the layout became"),
+        (LayoutOfTheStart, "share the state"),
+        (HiddenBattery, "expected one next state"),
+        (NoBehaviours, "behaviours are empty"),
+        (NoActions, r"actions\(\) is empty"),
+    ],
+)
+def test_a_broken_world_is_refused(broken, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        check_world(broken(), seeds=range(6))
+    assert not isinstance(caught.value, InputError)
+    assert "; to mend it, " in str(caught.value)
+
+
+def test_unknown_names_the_nearest():
+    assert str(unknown("action", "turn lefft", ("turn left", "drop"))) == (
+        "unknown action 'turn lefft': expected one of 'turn left', 'drop'; did you mean 'turn left'?"
+    )
+    assert str(unknown("action", "xyz", ("turn left", "drop"))) == (
+        "unknown action 'xyz': expected one of 'turn left', 'drop'"
+    )
+
+
+def test_make_refuses_what_it_does_not_know_and_names_the_nearest():
+    with pytest.raises(InputError, match=r"unknown world 'minigird'.*did you mean 'minigrid'"):
+        worlds.make("minigird")
+    with pytest.raises(InputError, match=r"unknown world 'minigird'.*did you mean 'minigrid'"):
+        worlds.availability("minigird")
+    with pytest.raises(InputError, match=r"option of the world 'minigrid' 'max_step'.*did you mean 'max_steps'"):
+        worlds.make("minigrid", max_step=3)
+
+
+def test_importing_and_asking_imports_no_simulator():
+    code = (
+        "import sys, swirl.worlds as w\n"
+        "assert w.availability('minigrid') is None\n"
+        "print([m for m in ('gymnasium', 'minigrid', 'pygame', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
