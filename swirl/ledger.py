@@ -193,8 +193,9 @@ class Run:
     def _take_lock(self) -> None:
         try:
             with _explain_full_disk(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _fsync(self.folder.absolute().parent)
+                if not self.folder.exists():
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    _fsync(self.folder.absolute().parent)
                 self._lock = (self.folder / "lock").open("a+b")
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}; use another --out") from error
@@ -288,7 +289,7 @@ class Run:
         entries = [asdict(phase) for phase in phases]
         body = {"version": VERSION, "recipe_sha256": self._recipe_sha256, "phases": entries}
         atomic_write(self.folder / "ledger.json", json.dumps({**body, "sha256": _checksum(body)}, indent=1) + "\n")
-        self.phases = phases  # only now: a failed write leaves memory and disk alike
+        self.phases = phases  # only now: what could not be written is not counted as committed
 
     def _verify(self, phase: Phase) -> None:
         for name, (size, sha256) in phase.files.items():
