@@ -57,8 +57,8 @@ def plot_run(metrics: Sequence[Row], results: Sequence[Row], out: Path) -> list[
 def training_figure(metrics: Sequence[Row]) -> "Figure | None":
     """Reward and loss per step, phases laid end to end in the order in which they occur.
 
-    A step logged twice (a resumed phase) counts once, as it was logged last. The bold curve is the mean over the
-    nearest tenth of a phase's points.
+    A step logged twice (a resumed phase) counts once, as it was logged last. The bold curve is a running mean
+    over a tenth of a phase's points.
 
     Returns:
         The figure, with one set of axes for each of reward and loss that occurs; `None` where neither does.
@@ -116,9 +116,10 @@ def _draw_held_out(ax: "Axes", role: str, rows: Sequence[Row]) -> None:
             ax.axhline(row["value"], color=BASELINES[_phase(row)], linestyle="--", linewidth=1.2, label=_phase(row))
         else:
             seeds[row.get("seed")].append(row)
+    apart = min(0.12, 0.5 / max(len(seeds), 1))
     for i, own in enumerate(seeds.values()):
         # Seeds stand side by side, so that their intervals do not hide each other.
-        x = [phases.index(_phase(row)) + 0.12 * (i - (len(seeds) - 1) / 2) for row in own]
+        x = [phases.index(_phase(row)) + apart * (i - (len(seeds) - 1) / 2) for row in own]
         y = [row["value"] for row in own]
         ends = [[value - _or(row.get("low"), value) for row, value in zip(own, y, strict=True)]]
         ends += [[_or(row.get("high"), value) - value for row, value in zip(own, y, strict=True)]]
@@ -141,12 +142,14 @@ def _draw_held_out(ax: "Axes", role: str, rows: Sequence[Row]) -> None:
 
 
 def _draw_curve(ax: "Axes", x: Sequence[float], y: Sequence[float], colour: str) -> None:
-    """The points, faint, and their running mean over the nearest tenth, bold; few points are drawn as they are."""
+    """The points, faint, and their running mean over a tenth of them, bold; few points are drawn as they are."""
     half = len(y) // 20
     if half == 0:
         ax.plot(x, y, color=colour, linewidth=1.5, marker="o" if len(y) < 10 else None, markersize=3)
         return
-    windows = [y[max(0, i - half) : i + half + 1] for i in range(len(y))]
+    # Windows shrink towards the ends, staying symmetric: lopsided ones would bend a steep curve.
+    halves = [min(half, i, len(y) - 1 - i) for i in range(len(y))]
+    windows = [y[i - half : i + half + 1] for i, half in enumerate(halves)]
     ax.plot(x, y, color=colour, linewidth=0.8, alpha=0.3)
     ax.plot(x, [sum(window) / len(window) for window in windows], color=colour, linewidth=1.6)
 

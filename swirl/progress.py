@@ -164,10 +164,7 @@ def _live_bar(description: str, total: int | None, completed: int, clock: Callab
         redirect_stdout=sys.stdout.isatty(),
     )
     with live:
-        try:
-            yield task
-        finally:
-            live.transient = clock() - start < SHOW_AFTER
+        yield task
 
 
 @contextmanager

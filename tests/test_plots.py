@@ -87,13 +87,14 @@ def test_a_step_logged_twice_counts_once():
     assert curves(reward) == [([2.0], [0.5])]
 
 
-def test_long_curves_are_smoothed_over_the_nearest_tenth():
+def test_long_curves_are_smoothed_over_the_tenth_of_the_points():
     rows = [{"phase": "a", "step": i, "loss": float(i % 2)} for i in range(40)]
     (ax,) = plots.training_figure(rows).axes
     (_, raw), (_, smooth) = curves(ax)
     assert raw == [float(i % 2) for i in range(40)]
-    # half = 2: five values around each point, three at the ends
-    assert smooth[0] == pytest.approx(1 / 3)
+    # Two values on each side of a point, fewer at the ends.
+    assert (smooth[0], smooth[39]) == (0.0, 1.0)
+    assert (smooth[1], smooth[38]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert smooth[10] == pytest.approx(2 / 5)
     assert smooth[11] == pytest.approx(3 / 5)
 
