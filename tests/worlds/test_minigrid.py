@@ -5,11 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
+from minigrid.core.grid import Grid
+from minigrid.core.world_object import Door, Wall
 
 from swirl import worlds
 from swirl.errors import InputError, MissingPartError
 from swirl.worlds import check_world, make
-from swirl.worlds.minigrid import ACTIONS, DEFAULT_ENVIRONMENTS, DIRECTIONS, INSTALL, layout
+from swirl.worlds.minigrid import ACTIONS, DEFAULT_ENVIRONMENTS, DIRECTIONS, INSTALL, _fixed_lines, layout
 
 ENVIRONMENTS = (
     *DEFAULT_ENVIRONMENTS,
@@ -237,6 +239,25 @@ def test_the_solver_solves(environment):
 def test_the_solver_clears_a_blocked_door():
     world = make("minigrid", environments=["MiniGrid-BlockedUnlockPickup-v0"])
     assert sum(list(episode(world, "solver", seed))[-1][4] > 0 for seed in range(10)) >= 8
+
+
+def test_the_solver_goes_around_lava():
+    world = make("minigrid", environments=["MiniGrid-LavaGapS5-v0"])
+    assert sum(list(episode(world, "solver", seed))[-1][4] > 0 for seed in range(30)) >= 26
+
+
+def test_walls_are_maximal_runs_with_their_doors():
+    drawn = ("########", "#......#", "#.##D#.#", "#.#....#", "#....#.#", "#..D...#", "########")
+    grid = Grid(8, 7)
+    for y, row in enumerate(drawn):
+        for x, sign in enumerate(row):
+            grid.set(x, y, {"#": Wall(), "D": Door("red"), ".": None}[sign])
+    # One run over a door, one that crosses its end, a lone wall; a door alone is no wall.
+    assert _fixed_lines(grid) == ("room 8 7", ["wall 2 2 2 3", "wall 2 2 5 2", "wall 5 4 5 4"])
+    grid.set(7, 3, None)
+    first, walls = _fixed_lines(grid)
+    assert first == "grid 8 7"
+    assert {"wall 0 0 0 6", "wall 0 0 7 0", "wall 7 0 7 2", "wall 7 4 7 6", "wall 0 6 7 6"} < set(walls)
 
 
 def test_curious_takes_each_action_once_before_any_twice():
