@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from swirl.data import conform, splitting
-from swirl.data.splitting import PARTS, _assign, split
+from swirl.data.splitting import PARTS, _assign, _rank, split
 from swirl.errors import InputError
 from swirl.types import COLUMNS
 
@@ -129,14 +129,11 @@ def test_a_larger_budget_contains_the_smaller(tmp_path):
     assert small < large
 
 
-def test_labels_are_chosen_uniformly(tmp_path):
-    table = recording(trajectories=3, steps=4, split=["train"] * 4 + ["validation"] * 4 + ["test"] * 4, layout=False)
-    runs = 400
-    drawn = Counter()
-    for seed in range(runs):
-        drawn.update(keys(made(table, tmp_path, labels=3, validation_labels=1, seed=seed)[1]["labelled"]))
-    # each of 4 rows is drawn with probability 1/2: 200 +- 10 (one standard deviation)
-    assert all(abs(drawn["t0", step] - runs / 2) < 40 for step in range(4))
+def test_labels_are_chosen_uniformly():
+    table, rows, runs = recording(), np.array([0, 1, 2, 50]), 400
+    first = Counter(row for seed in range(runs) for row in rows[_rank(table, rows, seed)[:2]].tolist())
+    # two of the four rows: each with probability 1/2, 200 +- 10 times (one standard deviation)
+    assert all(abs(first[row] - runs / 2) < 40 for row in rows.tolist())
 
 
 def test_layouts_fill_the_parts_to_the_nearest_share():
@@ -158,7 +155,7 @@ def test_layouts_without_actions_always_train(tmp_path):
     table = recording()
     actions = [a if row >= 60 else None for row, a in enumerate(table["action"].to_pylist())]
     counts, parts = made(table.set_column(1, "action", pa.array(actions)), tmp_path, labels=6, validation_labels=3)
-    # 40 rows in 4 layouts have actions: one layout each is nearest to the quota of 8, and 3 of the 20 rows left are paid
+    # 40 rows in 4 layouts have actions; one layout is nearest to the quotas of 8, and 20 labelled rows train
     assert [counts[name] for name in PARTS] == [3, 77, 3, 10]
     assert {row["trajectory"] for row in parts["state_only"]} >= {f"t{t}" for t in range(12)}
     assert counts["test_left_out"] == 0
@@ -235,7 +232,7 @@ def test_an_action_column_in_the_state_only_file_is_caught(tmp_path, monkeypatch
 
 
 def assert_no_trace(folder):
-    """Neither a value nor a byte of the files has the actions that nobody paid for: a dictionary, statistics, pandas."""
+    """Neither a value nor a byte of the files has the actions that nobody paid for: dictionary, statistics, pandas."""
     table = recording()
     secret = scrambled(table, unpaid(table, folder), seed=0)
     assert secret["action"].to_pylist().count("secret") > 9

@@ -237,6 +237,5 @@ def load(path: str | Path) -> datasets.Dataset:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected one of the files that split wrote")
-    with _parquet_errors(path):
-        table = pq.ParquetFile(path).read()
-    return datasets.Dataset(InMemoryTable(table))
+    with _parquet_errors(path), pq.ParquetFile(path) as file:
+        return datasets.Dataset(InMemoryTable(file.read()))
