@@ -274,7 +274,7 @@ class Run:
         logger.info("phase %s: %s in %s", name, "continued" if resumed else "started", staging)
 
     def _commit(self, name: str, target: Path, staging: Path, started: float) -> None:
-        files = _seal(staging)
+        files = seal(staging)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(target)
         for parent in {staging.parent, *target.parents}:
@@ -292,18 +292,9 @@ class Run:
         self.phases = phases  # only now: what could not be written is not counted as committed
 
     def _verify(self, phase: Phase) -> None:
-        for name, (size, sha256) in phase.files.items():
-            path = self.folder / phase.folder / name
-            if not path.is_file():
-                fault = "is missing"
-            elif path.stat().st_size != size:
-                fault = f"has {path.stat().st_size} bytes, the ledger says {size}"
-            elif _sha256(path) != sha256:
-                fault = "has other contents than the ledger says (SHA-256)"
-            else:
-                continue
+        for fault in faults(self.folder / phase.folder, phase.files):
             later = [str(self.folder / other.folder) for other in self.phases[self.phases.index(phase) :]]
-            raise InputError(f"{path} {fault}; to make it again delete {' and '.join(later)}, and run the same command")
+            raise InputError(f"{fault}; to make it again delete {' and '.join(later)}, and run the same command")
 
 
 def read_ledger(folder: Path) -> tuple[str, list[Phase]]:
@@ -368,7 +359,7 @@ def _explain_full_disk(place: Path) -> Iterator[None]:
         raise InputError(f"no space left on the disk of {where}; free some and run the same command again") from error
 
 
-def _seal(folder: Path) -> dict[str, tuple[int, str]]:
+def seal(folder: Path) -> dict[str, tuple[int, str]]:
     """Makes a folder's contents durable; lists its files by relative path, with size and SHA-256."""
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -379,6 +370,18 @@ def _seal(folder: Path) -> dict[str, tuple[int, str]]:
             files[path.relative_to(folder).as_posix()] = (path.stat().st_size, _sha256(path))
     _fsync(folder)
     return files
+
+
+def faults(folder: Path, files: dict[str, tuple[int, str]]) -> Iterator[str]:
+    """What is wrong with a folder's files, against what `seal` listed; nothing where they are as they were."""
+    for name, (size, sha256) in files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{path} is missing"
+        elif path.stat().st_size != size:
+            yield f"{path} has {path.stat().st_size} bytes, the ledger says {size}"
+        elif _sha256(path) != sha256:
+            yield f"{path} has other contents than the ledger says (SHA-256)"
 
 
 def _fsync(path: Path) -> None:

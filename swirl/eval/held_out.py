@@ -1,0 +1,139 @@
+"""Held-out quality of a checkpoint: one row of results per metric, each with its interval.
+
+Forward: greedy next states against the recorded ones. Inverse: greedy actions against the recorded ones. Both: negative
+log-likelihood of the recorded completion. Cycle: does the forward model, given the *inferred* action, reproduce the
+recorded next state? It needs no labels. `copy-input` and `majority-action` are the rows that a model must beat.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from swirl import labelling, metrics, models, progress, prompts
+from swirl.config import Recipe
+from swirl.rewards.likelihood import score
+from swirl.scorer import Scorer
+from swirl.types import Role, state_text
+
+Rows = Sequence[dict[str, Any]]
+HEADLINE: dict[Role, str] = {"forward": "exact_match_changed", "inverse": "action_exact_match_changed"}
+
+
+def predict(
+    forward: Scorer, rows: Rows, actions: Sequence[str], recipe: Recipe, max_new_tokens: int, title: str
+) -> list[str]:
+    """Greedy next states for (state, action)."""
+    template = recipe.model.chat_template_kwargs
+    asked = [
+        prompts.encode_prompt(
+            forward.tokenizer,
+            prompts.transition_prompt("forward", {**row, "action": action}, recipe.model.prompt),
+            **template,
+        )
+        for row, action in zip(rows, actions, strict=True)
+    ]
+    with progress.bar(title, len(rows)) as bar:
+        replies = models.generate(
+            forward.model,
+            forward.tokenizer,
+            asked,
+            max_new_tokens=max_new_tokens,
+            batch=recipe.evaluation.batch,
+            advance=bar.advance,
+        )
+    return [prompts.parse_reply("forward", group[0].text) for group in replies]
+
+
+def measure(
+    role: Role, scorer: Scorer, rows: Rows, recipe: Recipe, max_new_tokens: int, title: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Metrics of one role on labelled rows.
+
+    Args:
+        role: Which role the checkpoint plays.
+        scorer: The checkpoint.
+        rows: Transitions with actions.
+        recipe: Prompt style, batch sizes.
+        max_new_tokens: Token limit of a completion.
+        title: Shown in the progress bar.
+
+    Returns:
+        Rows {"role", "metric", "value", "low", "high", "n"}, and the predictions.
+    """
+    if role == "forward":
+        predictions = predict(scorer, rows, [row["action"] for row in rows], recipe, max_new_tokens, title)
+    else:
+        inferred = labelling.infer(
+            scorer,
+            rows,
+            max_new_tokens=max_new_tokens,
+            style=recipe.model.prompt,
+            template=recipe.model.chat_template_kwargs,
+            batch=recipe.evaluation.batch,
+            title=title,
+        )
+        predictions = [group[0] for group in inferred]
+    given = "action" if role == "forward" else "next_state"
+    asked = [
+        {"state": r["state"], "given": r[given], "target": prompts.target(role, r), "history": r.get("history")}
+        for r in rows
+    ]
+    sums, counts = score(scorer, role, asked, recipe.model.prompt, recipe.model.chat_template_kwargs)
+    nll = -np.array(sums) / np.array(counts)
+    extra = {"nll_per_token": (nll, np.arange(len(rows))), "nll": (-np.array(sums), np.arange(len(rows)))}
+    return results(role, rows, predictions, extra), predictions
+
+
+def results(role: Role, rows: Rows, predictions: Sequence[str], extra: dict[str, Any] | None = None) -> list[dict]:
+    """Result rows of predictions, the intervals by bootstrap over trajectories."""
+    states, truths = _texts(rows)
+    if role == "forward":
+        values = metrics.forward_values(states, truths, predictions)
+    else:
+        values = metrics.inverse_values(states, truths, [row["action"] for row in rows], predictions)
+    trajectories = np.array([row["trajectory"] for row in rows])
+    out = []
+    for name, (value, index) in {**values, **(extra or {})}.items():
+        low, high = metrics.bootstrap_interval(value, trajectories[index])
+        out.append(_row(role, name, float(np.mean(value)), low, high, len(value)))
+    if role == "inverse":
+        health = metrics.action_health([p for p in predictions if p])
+        out += [_row(role, f"action_{name}", value, None, None, len(predictions)) for name, value in health.items()]
+    return out
+
+
+def _row(role: str, metric: str, value: float, low: float | None, high: float | None, n: int) -> dict[str, Any]:
+    return {"role": role, "metric": metric, "value": value, "low": low, "high": high, "n": n}
+
+
+def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, max_new_tokens: int) -> list[dict]:
+    """Cycle consistency on changed transitions: P given the inferred action reproduces the recorded next state."""
+    states, truths = _texts(rows)
+    index = [i for i, (x, y) in enumerate(zip(states, truths, strict=True)) if metrics.changed(x, y)]
+    if not index:
+        return []
+    picked = [rows[i] for i in index]
+    predictions = predict(forward, picked, [inferred[i] for i in index], recipe, max_new_tokens, "cycle")
+    match = np.array([metrics.exact_match(p, truths[i]) for p, i in zip(predictions, index, strict=True)], float)
+    low, high = metrics.bootstrap_interval(match, np.array([row["trajectory"] for row in picked]))
+    return [_row("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
+
+
+def baselines(rows: Rows, majority: str) -> list[tuple[str, list[dict]]]:
+    """What a model must beat: copying the input, and always naming the training labels' most frequent action."""
+    states, _ = _texts(rows)
+    return [
+        ("copy-input", results("forward", rows, states)),
+        ("majority-action", results("inverse", rows, [majority] * len(rows))),
+    ]
+
+
+def headline(role: Role, rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """What checkpoints are compared by: the headline metric, then the likelihood."""
+    value = {row["metric"]: row["value"] for row in rows}
+    return value.get(HEADLINE[role], 0.0), -value["nll"]
+
+
+def _texts(rows: Rows) -> tuple[list[str], list[str]]:
+    return [state_text(row["state"]) for row in rows], [state_text(row["next_state"]) for row in rows]

@@ -1,0 +1,60 @@
+"""The table at the end of a run, made from `results.json` alone."""
+
+from pathlib import Path
+from typing import Any
+
+from swirl import progress
+from swirl.eval.held_out import HEADLINE
+
+COLUMNS = (
+    ("forward", "exact_match_changed", "next state, exact"),
+    ("forward", "changed_facts_f1", "changed facts F1"),
+    ("forward", "false_change_rate", "false changes"),
+    ("forward", "nll_per_token", "forward NLL/token"),
+    ("inverse", "action_exact_match_changed", "action, exact"),
+    ("inverse", "nll_per_token", "inverse NLL/token"),
+    ("both", "cycle_exact_match_changed", "cycle"),
+)
+
+
+def show(results: dict[str, Any], folder: Path) -> None:
+    """Print validation by phase and the test, forward and inverse."""
+    for split in ("validation", "test"):
+        rows = [row for row in results["rows"] if row["split"] == split]
+        if rows:
+            progress.table(f"{split.capitalize()}, changed transitions", *_cells(rows))
+    for alarm in results["alarms"]:
+        print(f"reward-hacking alarm: {alarm}")
+    print(
+        f"forward {folder / results['forward']}\ninverse {folder / results['inverse']}\nresults {folder}/results.json"
+    )
+
+
+def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    found = {(row["phase"], row["role"], row["metric"]): row for row in rows}
+    table = []
+    for phase in phases:
+        cells = [found.get((phase, role, metric)) for role, metric, _ in COLUMNS]
+        table.append([phase, *(_cell(row) for row in cells)])
+    return ["phase", *(title for _, _, title in COLUMNS)], table
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if row["low"] is None:
+        return f"{row['value']:.3f}"
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def gained(results: dict[str, Any]) -> bool:
+    """Whether both roles end above the first method's checkpoints on the test part."""
+    for role, metric in HEADLINE.items():
+        values = [
+            r["value"] for r in results["rows"] if r["split"] == "test" and (r["role"], r["metric"]) == (role, metric)
+        ]
+        # The first row is the role's baseline (copy-input or majority-action), the second the first method's.
+        if len(values) < 3 or values[-1] <= values[1]:
+            return False
+    return True

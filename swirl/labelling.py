@@ -1,0 +1,192 @@
+"""Actions for state-only transitions: inferred by the inverse model, verified by the forward model.
+
+`infer` samples z ~ Q(z | x, y); `verify` scores candidate actions by both models; `threshold` says how sure a label
+must be, from the precision measured on labelled validation transitions.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swirl import models, progress, prompts
+from swirl.metrics import normalise_action
+from swirl.rewards.likelihood import score
+from swirl.scorer import Scorer
+from swirl.types import State
+
+Rows = Sequence[dict[str, Any]]
+ListActions = Callable[[State], Sequence[str] | None]
+"""The legal actions in a state, where the world lists them."""
+
+CHUNK = 512
+"""Pairs per scoring call, so that the progress bar moves; equal prompts share a pass within a chunk."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One possible action of a pair.
+
+    Attributes:
+        action: The action in words.
+        inverse: log Q(action | state, next_state), nats.
+        forward: log P(next_state | state, action), nats; `None` where no forward model was asked.
+    """
+
+    action: str
+    inverse: float
+    forward: float | None = None
+
+
+def infer(
+    inverse: Scorer,
+    rows: Rows,
+    *,
+    n: int = 1,
+    temperature: float = 0.0,
+    max_new_tokens: int,
+    style: str,
+    template: dict[str, Any],
+    seed: int = 0,
+    batch: int = 128,
+    title: str = "infer actions",
+) -> list[list[str]]:
+    """Actions that the inverse model gives each pair.
+
+    Returns:
+        `n` actions per row as they were sampled; a reply that was cut off or is empty is "".
+    """
+    asked = [
+        prompts.encode_prompt(inverse.tokenizer, prompts.transition_prompt("inverse", row, style), **template)
+        for row in rows
+    ]
+    with progress.bar(title, len(rows)) as bar:
+        replies = models.generate(
+            inverse.model,
+            inverse.tokenizer,
+            asked,
+            n=n,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            batch=batch,
+            advance=bar.advance,
+        )
+    return [
+        [prompts.parse_reply("inverse", reply.text) if reply.finished else "" for reply in group] for group in replies
+    ]
+
+
+def propose(rows: Rows, list_actions: ListActions | None, sample: Callable[[Rows], list[list[str]]]) -> list[list[str]]:
+    """Candidate actions per row, each once: those that the world lists, or samples from the inverse model."""
+    listed = [list_actions(row["state"]) if list_actions else None for row in rows]
+    unlisted = [i for i, actions in enumerate(listed) if actions is None]
+    sampled = dict(zip(unlisted, sample([rows[i] for i in unlisted]), strict=True)) if unlisted else {}
+    out = []
+    for i, actions in enumerate(listed):
+        once = {normalise_action(a): a for a in (sampled[i] if actions is None else actions) if a}
+        out.append(list(once.values()))
+    return out
+
+
+def verify(
+    inverse: Scorer,
+    forward: Scorer | None,
+    rows: Rows,
+    candidates: Sequence[Sequence[str]],
+    *,
+    style: str,
+    template: dict[str, Any],
+    least: float = 0.01,
+    title: str = "verify labels",
+) -> list[list[Candidate]]:
+    """Score every candidate by the inverse model, and by the forward model those it gives at least `least`.
+
+    Args:
+        inverse: Q(action | state, next_state).
+        forward: P(next_state | state, action), or `None` to score by the inverse model alone.
+        rows: Pairs (state, next_state).
+        candidates: Actions per row.
+        style: Prompt style.
+        template: Keyword arguments of the chat template.
+        least: Probability, among the candidates and under the inverse model, below which an action is not worth the
+            forward model's time.
+        title: Shown in the progress bar.
+
+    Returns:
+        Candidates per row, best first: by the forward model, or by the inverse model where there is none.
+    """
+    out: list[list[Candidate]] = []
+    with progress.bar(title, len(rows)) as bar:
+        for start in range(0, len(rows), CHUNK):
+            part = list(zip(rows[start : start + CHUNK], candidates[start : start + CHUNK], strict=True))
+            asked = [(row, action) for row, actions in part for action in actions]
+            inverse_scores, _ = score(
+                inverse, "inverse", [_ask(row, row["next_state"], action) for row, action in asked], style, template
+            )
+            flat = iter(inverse_scores)
+            scored = [[Candidate(action, next(flat)) for action in actions] for _, actions in part]
+            if forward is not None:
+                scored = _by_forward(forward, [row for row, _ in part], scored, style, template, least)
+            out += [sorted(group, key=_rank, reverse=True) for group in scored]
+            bar.advance(len(part))
+    return out
+
+
+def _ask(row: dict[str, Any], given: Any, target: Any) -> dict[str, Any]:
+    return {"state": row["state"], "given": given, "target": target, "history": row.get("history")}
+
+
+def _by_forward(
+    forward: Scorer,
+    rows: Rows,
+    groups: list[list[Candidate]],
+    style: str,
+    template: dict[str, Any],
+    least: float,
+) -> list[list[Candidate]]:
+    kept = []
+    for group in groups:
+        total = _log_sum_exp([c.inverse for c in group])
+        kept.append([c for c in group if c.inverse - total >= math.log(least)])
+    asked = [_ask(row, c.action, row["next_state"]) for row, group in zip(rows, kept, strict=True) for c in group]
+    flat = iter(score(forward, "forward", asked, style, template)[0])
+    return [[Candidate(c.action, c.inverse, next(flat)) for c in group] for group in kept]
+
+
+def _rank(candidate: Candidate) -> float:
+    return candidate.inverse if candidate.forward is None else candidate.forward
+
+
+def confidence(group: Sequence[Candidate]) -> float:
+    """Log-probability of the first candidate among all of its row, by P(y | x, z) Q(z | x, y); nats, at most 0."""
+    joint = [(candidate.forward or 0.0) + candidate.inverse for candidate in group]
+    return joint[0] - _log_sum_exp(joint)
+
+
+def threshold(scores: Sequence[float], right: Sequence[bool], precision: float) -> float | None:
+    """The lowest score that a label must have so that labels at or above it are right often enough.
+
+    Args:
+        scores: Confidence of labels whose truth is known.
+        right: Whether each is right.
+        precision: Share that must be right.
+
+    Returns:
+        The threshold, or `None` where even the most confident labels are not right often enough.
+    """
+    best, hits = None, 0
+    ordered = sorted(zip(scores, right, strict=True), key=lambda pair: -pair[0])
+    for count, (value, ok) in enumerate(ordered, start=1):
+        hits += ok
+        tied = count < len(ordered) and ordered[count][0] == value
+        if not tied and hits / count >= precision:
+            best = value
+    return best
+
+
+def _log_sum_exp(values: Sequence[float]) -> float:
+    if not values:
+        return -math.inf
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values))

@@ -1,0 +1,424 @@
+"""What methods are written with: label, verify, sft, grpo, each a phase of the run folder.
+
+A phase is made in a staging folder, validated, and committed; a phase that the ledger already vouches for is skipped.
+Methods therefore only pass handles: paths of checkpoints and of Parquet files, which exist once the phase is done.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from swirl import labelling, ledger, metrics, models, parallel, prompts, train
+from swirl.config import Recipe, Swirl, Verified, Warmup
+from swirl.errors import InputError
+from swirl.eval import held_out
+from swirl.rewards.likelihood import Likelihood, Reward
+from swirl.scorer import Scorer
+from swirl.types import ROLES, Role
+
+logger = logging.getLogger("swirl")
+
+
+class Pair(NamedTuple):
+    """The two checkpoints; the same path twice where weights are shared."""
+
+    forward: Path
+    inverse: Path
+
+
+class Runner:
+    """A run in progress.
+
+    Args:
+        run: The run folder; `None` to only list the phases, in `planned`: nothing is loaded or written.
+        recipe: The resolved recipe.
+        data: Folder with the four files.
+        list_actions: The world's legal actions in a state, where it lists them.
+    """
+
+    def __init__(
+        self,
+        run: ledger.Run | None,
+        recipe: Recipe,
+        data: Path,
+        list_actions: labelling.ListActions | None = None,
+    ) -> None:
+        self.run, self.recipe, self.data = run, recipe, data
+        self.list_actions = list_actions
+        self.planned: list[dict[str, Any]] = []
+        self._best: dict[str, list[float]] = {}
+        self.device = models.device_of(recipe.device)
+
+    # Data
+
+    @property
+    def labelled(self) -> Path:
+        """Training transitions whose action the budget paid for."""
+        return self.data / "labelled.parquet"
+
+    @property
+    def state_only(self) -> Path:
+        """Training transitions without actions."""
+        return self.data / "state_only.parquet"
+
+    @cached_property
+    def validation(self) -> list[dict[str, Any]]:
+        """Labelled transitions of layouts that training never sees."""
+        return pq.read_table(self.data / "validation.parquet").to_pylist()
+
+    @cached_property
+    def max_new_tokens(self) -> dict[Role, int]:
+        """Token limit of a completion: the longest known target and a quarter more, for runaway replies cost time."""
+        tokenizer = models.load_tokenizer(self._start, self.recipe.model.trust_remote_code)
+
+        def longest(texts: Sequence[str]) -> int:
+            return max((len(prompts.encode_completion(tokenizer, text)) for text in set(texts)), default=0)
+
+        tables = [
+            pq.read_table(self.labelled),
+            pq.read_table(self.state_only),
+            pq.read_table(self.data / "validation.parquet"),
+        ]
+        states = longest([text for table in tables for text in table["next_state"].to_pylist()])
+        actions = longest([text for table in (tables[0], tables[2]) for text in table["action"].to_pylist()])
+        return {"forward": states + states // 4 + 1, "inverse": actions + actions // 4 + 8}
+
+    # Phases
+
+    def start(self) -> Pair:
+        """The checkpoint that both roles start from: `tiny` is built from the recording's text."""
+        spec = self.recipe.model
+        if spec.name != "tiny":
+            self._start = Path(spec.name)
+            return Pair(self._start, self._start)
+
+        def build(out: Path) -> None:
+            if parallel.is_main():
+                tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
+                rows = [row for table in tables for row in table.to_pylist()]
+                texts = {text for row in rows for text in (row["state"], row["next_state"], row.get("action") or "")}
+                frame = (
+                    prompts.prompt("inverse", "", "")[0]["content"] + prompts.prompt("forward", "", "")[0]["content"]
+                )
+                models.build_tiny([*sorted(texts), frame], out, spec, self.recipe.seed)
+
+        self._start = self._phase("start", build, {"kind": "build", "steps": 0})
+        return Pair(self._start, self._start)
+
+    def sft(self, stage: str, pair: Pair, sources: Sequence[Path], settings: Warmup | Verified) -> Pair:
+        """Supervised fine-tuning of both roles on labelled rows; one phase where weights are shared."""
+        if settings.steps == 0:
+            return pair
+        shares = self.recipe.model.shared
+        for roles in (ROLES,) if shares else ((role,) for role in ROLES):
+            role = roles[0]
+            name = f"{stage}-{'both' if shares else role}-sft"
+            begin = getattr(pair, role)
+            schedule = self._schedule(settings, settings.batch, name)
+
+            def work(
+                out: Path, roles: Any = roles, begin: Path = begin, schedule: Any = schedule, name: str = name
+            ) -> None:
+                tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
+                rows = [self._encode(tokenizer, r, row) for r in roles for row in self._mix(sources, settings)]
+                if not rows:
+                    raise InputError(
+                        f"{name}: no labelled transitions to train on; raise data.labels, or set warmup.steps = 0"
+                    )
+                train.sft(
+                    begin,
+                    rows,
+                    out,
+                    schedule=schedule,
+                    model=self.recipe.model,
+                    device=self.recipe.device,
+                    trainer=self.recipe.trainer,
+                    title=name,
+                    select=lambda c: self._select(roles, c, out, name),
+                )
+                self._finish(out)
+
+            folder = self._phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
+            pair = Pair(folder, folder) if shares else pair._replace(**{role: folder})
+        return pair
+
+    def grpo(
+        self, stage: str, role: Role, pair: Pair, rows: Path, reward: Callable[[Likelihood], Reward], settings: Swirl
+    ) -> Pair:
+        """One RL phase of `role`, rewarded by the frozen other role."""
+        name = f"{stage}-{role}-grpo"
+        begin, other = getattr(pair, role), getattr(pair, "inverse" if role == "forward" else "forward")
+        schedule = self._schedule(settings, settings.prompts, name, settings.max_grad_norm)
+
+        def work(out: Path) -> None:
+            scorer = self.scorer(other)
+            before = models.weights_hash(scorer.model)
+            spec = Likelihood(
+                scorer,
+                self.recipe.model.prompt,
+                self.recipe.model.chat_template_kwargs,
+                "sum" if settings.setting == "elbo" else "mean",
+                settings.floor,
+                settings.min_spread,
+            )
+            train.grpo(
+                begin,
+                self._prompts(role, rows),
+                reward(spec),
+                out,
+                schedule=schedule,
+                settings=settings,
+                model=self.recipe.model,
+                device=self.recipe.device,
+                trainer=self.recipe.trainer,
+                title=name,
+                max_completion=self.max_new_tokens[role],
+                select=lambda c: self._select((role,), c, out, name),
+                **self._replay(role, begin, rows, settings, schedule),
+            )
+            if models.weights_hash(scorer.model) != before:
+                raise AssertionError(f"{name}: the frozen scorer's weights changed")
+            self._finish(out)
+
+        facts = {"kind": "grpo", "steps": settings.steps, "rows": settings.prompts * settings.generations}
+        folder = self._phase(name, work, facts)
+        return Pair(folder, folder) if self.recipe.model.shared else pair._replace(**{role: folder})
+
+    def label(self, stage: str, pair: Pair, count: int) -> Path:
+        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action."""
+
+        def work(out: Path) -> None:
+            rows = self._draw(count, stage)
+            inverse = self.scorer(pair.inverse)
+            actions = parallel.spread(rows, lambda part: self._sample(inverse, part, 1, stage))
+            kept = [{**row, "action": group[0]} for row, group in zip(rows, actions, strict=True) if group[0]]
+            if not kept:
+                raise InputError(
+                    f"{stage}: the inverse model of {pair.inverse} wrote no readable action; warm it up first"
+                )
+            self._write_rows(kept, out, {"pairs": len(rows), "kept": len(kept)})
+
+        return self._phase(f"{stage}-label", work, {"kind": "label", "rows": count}) / "rows.parquet"
+
+    def relabel(self, stage: str, pair: Pair, settings: Verified) -> Path:
+        """Pairs whose best action, by the frozen forward model, is certain enough; see `labelling`."""
+
+        def work(out: Path) -> None:
+            rows = self._draw(settings.pairs, stage)
+            forward, inverse = self.scorer(pair.forward), self.scorer(pair.inverse)
+
+            def verified(part: Sequence[dict[str, Any]]) -> list[list[labelling.Candidate]]:
+                proposed = labelling.propose(
+                    part,
+                    self.list_actions,
+                    lambda unlisted: self._sample(inverse, unlisted, settings.candidates, stage),
+                )
+                return labelling.verify(
+                    inverse,
+                    forward,
+                    part,
+                    proposed,
+                    style=self.recipe.model.prompt,
+                    template=self.recipe.model.chat_template_kwargs,
+                    title=f"{stage}-verify",
+                )
+
+            known = parallel.spread(self.validation, verified)
+            least, coverage = self._threshold(known, settings)
+            groups = parallel.spread(rows, verified)
+            kept = [
+                {**row, "action": group[0].action}
+                for row, group in zip(rows, groups, strict=True)
+                if group and least is not None and labelling.confidence(group) >= least
+            ]
+            facts = {"pairs": len(rows), "kept": len(kept), "threshold": least, "validation_coverage": coverage}
+            logger.info("%s: kept %d of %d pairs (threshold %s)", stage, len(kept), len(rows), least)
+            self._write_rows(kept, out, facts)
+
+        return self._phase(f"{stage}-label", work, {"kind": "label", "rows": settings.pairs}) / "rows.parquet"
+
+    def stalled(self, patience: int) -> bool:
+        """Whether no role's headline on validation rose in the last `patience` phases of that role; 0: never."""
+        history = [values for values in self._best.values() if len(values) > patience]
+        return bool(patience and history) and all(
+            max(values[-patience:]) <= max(values[:-patience]) for values in history
+        )
+
+    # Parts of phases
+
+    def _phase(self, name: str, work: Callable[[Path], None], facts: dict[str, Any]) -> Path:
+        if self.run is None:
+            self.planned.append({"phase": name, **facts})
+            return self.data / name
+        folder = self.run.phase(name, work)
+        facts_file = folder / "phase.json"
+        if facts_file.is_file():
+            for row in json.loads(facts_file.read_text()).get("validation", []):
+                if row["metric"] == held_out.HEADLINE.get(row["role"]):
+                    self._best.setdefault(row["role"], []).append(row["value"])
+        return folder
+
+    def scorer(self, checkpoint: Path) -> Scorer:
+        """The checkpoint, frozen."""
+        spec = self.recipe.model
+        return Scorer(checkpoint, self.device, spec.dtype, trust_remote_code=spec.trust_remote_code)
+
+    def seed(self, name: str) -> int:
+        """A seed for a phase, from the recipe's and the phase's name."""
+        return int(np.random.SeedSequence([self.recipe.seed, *name.encode()]).generate_state(1)[0] >> 1)
+
+    def _schedule(self, settings: Any, batch: int, name: str, max_grad_norm: float = 1.0) -> train.Schedule:
+        return train.Schedule(
+            settings.steps,
+            batch,
+            settings.learning_rate,
+            settings.lr_warmup,
+            self.seed(name),
+            self.recipe.evaluation.checkpoints,
+            max_grad_norm,
+        )
+
+    def _encode(self, tokenizer: Any, role: Role, row: dict[str, Any]) -> train.Encoded:
+        spec = self.recipe.model
+        return prompts.encode(tokenizer, role, row, spec.prompt, spec.max_length, **spec.chat_template_kwargs)
+
+    def _mix(self, sources: Sequence[Path], settings: Warmup | Verified) -> list[dict[str, Any]]:
+        """Rows of all sources; the first holds true labels and is repeated to its least share."""
+        tables = [pq.read_table(path).to_pylist() for path in sources]
+        rest = [row for table in tables[1:] for row in table]
+        repeats = 1
+        if rest and tables[0] and isinstance(settings, Verified):
+            share = settings.label_share
+            repeats = max(1, round(share / (1 - share) * len(rest) / len(tables[0])))
+        return tables[0] * repeats + rest
+
+    def _draw(self, count: int, stage: str) -> list[dict[str, Any]]:
+        """State-only pairs: a permutation's beginning, all of them for 0 or where there are fewer."""
+        table = pq.read_table(self.state_only)
+        order = np.random.default_rng(self.seed(stage)).permutation(table.num_rows)
+        return table.take(pa.array(order[: count or None])).to_pylist()
+
+    def _sample(self, inverse: Scorer, rows: Sequence[dict[str, Any]], n: int, stage: str) -> list[list[str]]:
+        return labelling.infer(
+            inverse,
+            rows,
+            n=n,
+            temperature=1.0,
+            max_new_tokens=self.max_new_tokens["inverse"],
+            style=self.recipe.model.prompt,
+            template=self.recipe.model.chat_template_kwargs,
+            seed=self.seed(stage),
+            batch=self.recipe.evaluation.batch,
+            title=f"{stage}-infer",
+        )
+
+    def _prompts(self, role: Role, rows: Path) -> list[dict[str, Any]]:
+        keep = ("state", "action", "next_state", "history")
+        return [
+            {"prompt": prompts.transition_prompt(role, row, self.recipe.model.prompt)}
+            | {key: row[key] for key in keep if key in row}
+            for row in pq.read_table(rows).to_pylist()
+        ]
+
+    def _replay(self, role: Role, begin: Path, rows: Path, settings: Swirl, schedule: train.Schedule) -> dict[str, Any]:
+        """The anchors' supervised batches: true labels (replay) and, in Phase I, inferred ones (fidelity)."""
+        weights = [(self.labelled, settings.replay)]
+        if role == "forward":
+            weights.append((rows, settings.fidelity))
+        total = sum(weight for _, weight in weights)
+        if not total:
+            return {}
+        tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
+        rng = np.random.default_rng(schedule.seed)
+        batches: list[list[train.Encoded]] = [[] for _ in range(settings.steps)]
+        for path, weight in weights:
+            table = pq.read_table(path).to_pylist()
+            size = round(settings.replay_batch * weight / total)
+            for batch in batches if size else ():
+                batch += [self._encode(tokenizer, role, table[i]) for i in rng.integers(len(table), size=size)]
+        return {"replay": batches, "replay_weight": total}
+
+    def _threshold(self, groups: list[list[labelling.Candidate]], settings: Verified) -> tuple[float | None, float]:
+        """The confidence that keeps the asked precision on changed validation pairs, and the share it keeps."""
+        known = [
+            (labelling.confidence(group), metrics.action_match(group[0].action, row["action"]))
+            for row, group in zip(self.validation, groups, strict=True)
+            if group and metrics.changed(row["state"], row["next_state"])
+        ]
+        if not known:
+            raise InputError("verified relabelling sets its threshold on validation labels; set data.validation_labels")
+        least = labelling.threshold([c for c, _ in known], [ok for _, ok in known], settings.precision)
+        return least, sum(c >= least for c, _ in known) / len(known) if least is not None else 0.0
+
+    def _write_rows(self, rows: list[dict[str, Any]], out: Path, facts: dict[str, Any]) -> None:
+        if parallel.is_main():
+            schema = pq.read_schema(self.labelled)
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), out / "rows.parquet")
+            self._write_facts(out, {"facts": facts})
+
+    def _select(self, roles: Sequence[Role], candidates: list[Path], out: Path, name: str) -> Path:
+        """Score the phase's start and checkpoints on validation, note it, and choose."""
+        return Path(parallel.from_main(lambda: str(self._scored(roles, candidates, out, name))))
+
+    def _scored(self, roles: Sequence[Role], candidates: list[Path], out: Path, name: str) -> Path:
+        if not self.validation:
+            return candidates[-1]
+        scored = [{role: self.validate(role, path) for role in roles} for path in candidates]
+        keys = [tuple(held_out.headline(role, rows[role]) for role in roles) for rows in scored]
+        best = max(range(len(keys)), key=lambda i: [sum(part) for part in zip(*keys[i], strict=True)])
+        chosen = best if self.recipe.evaluation.select == "best" else len(candidates) - 1
+        curve = [
+            {"checkpoint": i, "role": role, held_out.HEADLINE[role]: key[0], "nll": -key[1]}
+            for i, group in enumerate(keys)
+            for role, key in zip(roles, group, strict=True)
+        ]
+        self._write_facts(
+            out,
+            {
+                "phase": name,
+                "select": self.recipe.evaluation.select,
+                "chosen": chosen,
+                "curve": curve,
+                "alarms": self._alarms(roles, scored, out),
+                "validation": [row for rows in scored[chosen].values() for row in rows],
+            },
+        )
+        return candidates[chosen]
+
+    def validate(self, role: Role, checkpoint: Path) -> list[dict[str, Any]]:
+        """Validation metrics of a checkpoint."""
+        rows, _ = held_out.measure(
+            role, self.scorer(checkpoint), self.validation, self.recipe, self.max_new_tokens[role], f"validate {role}"
+        )
+        return rows
+
+    def _alarms(self, roles: Sequence[Role], scored: list[dict[Role, list[dict[str, Any]]]], out: Path) -> list[str]:
+        log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        rewards = [row["reward"] for row in log if row.get("reward") is not None]
+        alarms = []
+        for role in roles if rewards else ():
+            metric = held_out.HEADLINE[role]
+            held = [next((r for r in rows[role] if r["metric"] == metric), None) for rows in scored]
+            if held[0] and held[-1]:
+                alarm = metrics.reward_hacking(rewards, [row["value"] for row in held if row], held[0]["n"], metric)
+                if alarm:
+                    logger.warning("reward-hacking alarm: %s", alarm)
+                    alarms.append(alarm)
+        return alarms
+
+    def _write_facts(self, out: Path, facts: dict[str, Any]) -> None:
+        ledger.atomic_write(out / "phase.json", json.dumps(facts, indent=1) + "\n")
+
+    def _finish(self, out: Path) -> None:
+        """Drop the trainer's own checkpoints: the chosen one, its log and its metrics stay."""
+        parallel.barrier()
+        if parallel.is_main():
+            shutil.rmtree(out / "trainer")

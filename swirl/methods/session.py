@@ -1,0 +1,219 @@
+"""A whole run: recording -> four files -> methods -> one reading of the test part -> results.
+
+`swirl train` is this and nothing else.
+"""
+
+import importlib
+import json
+import logging
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from swirl import data, ledger, metrics, parallel, plots, progress, prompts, worlds
+from swirl.config import Recipe
+from swirl.errors import InputError
+from swirl.eval import held_out
+from swirl.methods import METHODS
+from swirl.methods.runner import Pair, Runner
+from swirl.models import load_tokenizer
+from swirl.types import ROLES
+
+logger = logging.getLogger("swirl")
+
+
+def run_recipe(recipe: Recipe, out: Path, cache: Path) -> dict[str, Any]:
+    """Run a recipe, or continue it.
+
+    Args:
+        recipe: The resolved recipe.
+        out: The run folder.
+        cache: Folder for recordings collected from worlds; a run never keeps what it may not know.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        InputError: The recipe, the recording or the run folder cannot be used.
+    """
+    methods = _methods(recipe)
+    torch.set_num_threads(recipe.threads)
+    with ledger.Run.open(out, recipe.toml(), parallel.is_main(), parallel.barrier) as run:
+        folder = run.phase("data", lambda staging: _split(recipe, staging, cache), into="data")
+        runner = Runner(run, recipe, folder, _list_actions(recipe))
+        start = pair = runner.start()
+        check_lengths(recipe, folder, start.forward)
+        stages: list[tuple[str, Pair]] = []
+        for name, method in methods:
+            pair = method(runner, pair)
+            stages.append((name, pair))
+            _publish(run, runner, recipe, pair)
+        run.phase("test", lambda staging: _test(runner, stages or [("start", start)], staging), into="test")
+        return _publish(run, runner, recipe, pair)
+
+
+def _methods(recipe: Recipe) -> list[tuple[str, Any]]:
+    for name in recipe.methods:
+        if name not in METHODS:
+            raise InputError(f"unknown method {name!r} in methods; known: {', '.join(METHODS)}")
+    return [(name, getattr(importlib.import_module(METHODS[name]), name)) for name in recipe.methods]
+
+
+def recording(recipe: Recipe, cache: Path) -> Path:
+    """The recording of a recipe: the user's own file, or one collected from its world, once."""
+    spec = recipe.data
+    if spec.path:
+        return Path(spec.path)
+    facts = [spec.world, spec.options, spec.behaviours, spec.transitions, spec.max_steps, spec.seed]
+    path = cache / f"{spec.world}-{blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()}.parquet"
+    if path.is_file():
+        return path
+    world = worlds.make(spec.world, **spec.options)
+    shares = spec.behaviours or dict.fromkeys(world.behaviours, 1.0)
+    with progress.bar(f"collect {spec.world}", spec.transitions) as bar:
+        data.collect(
+            world,
+            path,
+            spec.transitions,
+            shares,
+            spec.max_steps,
+            spec.seed,
+            progress=lambda done, _: bar.update(done),
+        )
+    world.close()
+    return path
+
+
+def _split(recipe: Recipe, staging: Path, cache: Path) -> None:
+    if not parallel.is_main():
+        return
+    spec = recipe.data
+    counts = data.split(
+        data.read(recording(recipe, cache)),
+        staging,
+        labels=spec.labels or None,
+        validation_labels=spec.validation_labels,
+        validation=spec.validation,
+        test=spec.test,
+        seed=recipe.seed,
+        data_seed=spec.seed,
+        history=spec.history,
+    )
+    logger.info("data: %s", ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    report = data.check(staging)
+    if report.problems:
+        raise InputError("; ".join(report.problems))
+    ledger.atomic_write(staging / "counts.json", json.dumps(counts, indent=1) + "\n")
+
+
+def check_lengths(recipe: Recipe, folder: Path, tokenizer_path: Path) -> None:
+    """Refuse transitions that do not fit `model.max_length`, before anything is trained on them.
+
+    Raises:
+        InputError: Names the first such row.
+    """
+    tokenizer = load_tokenizer(tokenizer_path, recipe.model.trust_remote_code)
+    spec = recipe.model
+    known: dict[str, int] = {}
+
+    def tokens(text: str) -> int:
+        if text not in known:
+            known[text] = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return known[text]
+
+    frame = len(
+        prompts.encode_prompt(
+            tokenizer, prompts.prompt("inverse", "", "", (), spec.prompt), **spec.chat_template_kwargs
+        )
+    )
+    for name in ("labelled", "state_only", "validation", "test"):
+        for row in pq.read_table(folder / f"{name}.parquet").to_pylist():
+            past = sum(tokens(text) + frame for text in row.get("history") or ())
+            about = (
+                tokens(row["state"]) + tokens(row["next_state"]) + tokens(row.get("action") or "") + past + frame + 16
+            )
+            if about > spec.max_length:
+                for role in ROLES:
+                    prompts.encode(
+                        tokenizer,
+                        role,
+                        {**row, "action": row.get("action") or ""},
+                        spec.prompt,
+                        spec.max_length,
+                        **spec.chat_template_kwargs,
+                    )
+
+
+def _list_actions(recipe: Recipe) -> Any:
+    if recipe.data.path:
+        return None
+    return worlds.make(recipe.data.world, **recipe.data.options).actions
+
+
+def _test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path) -> None:
+    """The one reading of the test part: the first stage's checkpoints, the last's, and the baselines."""
+    if not parallel.is_main():
+        return
+    recipe = runner.recipe
+    rows = pq.read_table(runner.data / "test.parquet").to_pylist()
+    most = recipe.evaluation.max_rows
+    if most and len(rows) > most:
+        picked = np.random.default_rng(recipe.data.seed).permutation(len(rows))[:most]
+        rows = [rows[i] for i in sorted(picked)]
+    labels = pq.read_table(runner.labelled)["action"].to_pylist()
+    found: list[dict[str, Any]] = []
+    for name, group in held_out.baselines(rows, metrics.majority_action(labels) if labels else ""):
+        found += [{"phase": name, **row} for row in group]
+    measured: dict[Path, list[dict[str, Any]]] = {}
+    for name, pair in stages:
+        for role in ROLES:
+            path = getattr(pair, role)
+            key = path / role
+            if key not in measured:
+                measured[key], predictions = held_out.measure(
+                    role, runner.scorer(path), rows, recipe, runner.max_new_tokens[role], f"test {name} {role}"
+                )
+                if role == "inverse":
+                    inferred = predictions
+            found += [{"phase": name, **row} for row in measured[key]]
+        cycle = held_out.cycle(runner.scorer(pair.forward), rows, inferred, recipe, runner.max_new_tokens["forward"])
+        found += [{"phase": name, **row} for row in cycle]
+    ledger.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
+
+
+def _publish(run: ledger.Run, runner: Runner, recipe: Recipe, pair: Pair) -> dict[str, Any]:
+    """Write `results.json` and `metrics.jsonl` from the committed phases, and draw the plots."""
+    rows: list[dict[str, Any]] = []
+    logs: list[dict[str, Any]] = []
+    alarms: list[str] = []
+    for phase in run.phases:
+        folder = run.folder / phase.folder
+        if (folder / "log.jsonl").is_file():
+            logs += [{"phase": folder.name, **json.loads(x)} for x in (folder / "log.jsonl").read_text().splitlines()]
+        if (folder / "phase.json").is_file():
+            facts = json.loads((folder / "phase.json").read_text())
+            alarms += [f"{phase.name}: {alarm}" for alarm in facts.get("alarms", [])]
+            for split in ("validation", "test"):
+                rows += [
+                    {"phase": phase.name, "split": split, "seed": recipe.seed, **row} for row in facts.get(split, [])
+                ]
+    results = {
+        "forward": _relative(pair.forward, run.folder),
+        "inverse": _relative(pair.inverse, run.folder),
+        "alarms": alarms,
+        "rows": rows,
+    }
+    if parallel.is_main():
+        ledger.atomic_write(run.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in logs))
+        ledger.atomic_write(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
+        plots.plot_run(logs, rows, run.folder)
+    return results
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

@@ -1,0 +1,23 @@
+"""Verified relabelling: the same reciprocal reward, maximised by expectation-maximisation instead of policy gradients.
+
+    repeat for each round
+        E:  z* = argmax_z log P(y | x, z)    over the actions that the world lists, or that the inverse model samples
+            keep (x, z*, y) where the pair's confidence keeps the asked precision on validation labels
+        M:  SFT of both roles on the kept pairs and the true labels
+
+The verifier must stay able to disagree: it is trained only on what it could vouch for, strictly at first, and coverage
+grows with its confidence. A forward model trained on raw inferred labels agrees with their mistakes.
+
+`swirl train recipes/minigrid.toml`
+"""
+
+from swirl.methods.runner import Pair, Runner
+
+
+def verified(run: Runner, pair: Pair) -> Pair:
+    """Label, verify, keep what is certain, train both."""
+    settings = run.recipe.verified
+    for r in range(1, settings.rounds + 1):
+        kept = run.relabel(f"verified{r}", pair, settings)
+        pair = run.sft(f"verified{r}", pair, [run.labelled, kept], settings)
+    return pair

@@ -1,0 +1,242 @@
+"""Policies: build the `tiny` one, load any Hugging Face causal LM, generate.
+
+`tiny` is a Llama of about a million parameters with a byte-level BPE tokenizer trained on the recording's own text: it
+can write any text, and a world with few words gets about one token per word. Llama, because a custom tokenizer saved
+beside some other configurations (qwen2) is replaced on loading by that model's own class.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from swirl.config import Model
+from swirl.errors import InputError
+
+_BOS, _END, _PAD, _REPLY = "<|bos|>", "<|end|>", "<|pad|>", "<|reply|>"
+_TEMPLATE = (
+    f"{_BOS}{{% for message in messages %}}"
+    f"{{% if message.role == 'assistant' %}}{_REPLY}{{{{ message.content }}}}{_END}"
+    "{% else %}{{ message.content }}{% endif %}{% endfor %}"
+    f"{{% if add_generation_prompt %}}{_REPLY}{{% endif %}}"
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One generated completion.
+
+    Attributes:
+        text: Decoded without special tokens.
+        finished: Whether the model ended it; `False` where the token limit did.
+    """
+
+    text: str
+    finished: bool
+
+
+def build_tiny(texts: Iterable[str], folder: Path, spec: Model, seed: int) -> None:
+    """Train a tokenizer on `texts` and save it with a randomly initialised Llama to `folder`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    core.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    special = [_PAD, _BOS, _END, _REPLY]
+    core.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=max(spec.vocabulary, 256 + len(special)),
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=_PAD,
+        bos_token=_BOS,
+        eos_token=_END,
+        extra_special_tokens=[_REPLY],
+        chat_template=_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=spec.max_length,
+    )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=spec.hidden,
+        intermediate_size=spec.hidden * 3,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.heads,
+        max_position_embeddings=spec.max_length,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    save(model, tokenizer, folder)
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save an ordinary `transformers` folder: safetensors, tokenizer, configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def device_of(name: str) -> torch.device:
+    """The device a recipe means: `auto` is this process's own GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
+def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
+    """Load a tokenizer and prove that it still reads and writes text.
+
+    Raises:
+        InputError: There is none, it has no chat template, or text does not survive a round trip.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from None
+    if tokenizer.chat_template is None:
+        raise InputError(f"the tokenizer of {path} has no chat template; use an instruct model, or set one and save it")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    sample = "door 3 4 open"
+    ids = tokenizer(sample, add_special_tokens=False)["input_ids"]
+    if tokenizer.decode(ids, skip_special_tokens=True).strip() != sample:
+        raise InputError(
+            f"the tokenizer of {path} does not give back what it reads ({sample!r} -> {ids}); save it anew"
+        )
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load(
+    path: str | Path, device: torch.device | str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
+) -> tuple[Any, Any]:
+    """Load a causal LM and its tokenizer, in evaluation mode.
+
+    Raises:
+        InputError: The folder is not a whole checkpoint, or the name cannot be resolved.
+    """
+    from safetensors import SafetensorError
+
+    tokenizer = load_tokenizer(path, trust_remote_code)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"cannot load a model from {path}: {_first_line(error)}; if it is a checkpoint of a run, delete its phase "
+            "folder and run the same command again"
+        ) from None
+    return model.to(device).eval(), tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def weights_hash(model: Any) -> str:
+    """SHA-256 over all weights and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    *,
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    max_new_tokens: int,
+    seed: int = 0,
+    batch: int = 128,
+    advance: Any = None,
+) -> list[list[Reply]]:
+    """Generate `n` completions per prompt.
+
+    Args:
+        model: A causal LM.
+        tokenizer: Its tokenizer.
+        prompts: Token ids, any lengths (P prompts).
+        n: Completions per prompt (G).
+        temperature: 0 is greedy.
+        top_p: Nucleus; 1 keeps everything.
+        top_k: 0 keeps everything.
+        max_new_tokens: Token limit of a completion.
+        seed: Of the sampling; the global generator is left as it was.
+        batch: Completions per forward pass.
+        advance: Called with the number of prompts done.
+
+    Returns:
+        P lists of G replies, in the order of the prompts.
+    """
+    sampling = {"do_sample": False} if temperature == 0 else _sampling(temperature, top_p, top_k)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    replies: list[list[Reply]] = [[] for _ in prompts]
+    rows = max(1, batch // n)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for start in range(0, len(order), rows):
+            chosen = order[start : start + rows]
+            ids, mask = left_pad([prompts[i] for i in chosen], tokenizer.pad_token_id, model.device)
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                num_return_sequences=n,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                **sampling,
+            )[:, ids.shape[1] :]
+            for row, completion in enumerate(out.tolist()):
+                replies[chosen[row // n]].append(_reply(tokenizer, completion))
+            if advance:
+                advance(len(chosen))
+    return replies
+
+
+def _sampling(temperature: float, top_p: float, top_k: int) -> dict[str, Any]:
+    return {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+
+
+def left_pad(rows: Sequence[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T) ids and attention mask of rows padded on the left."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+def _reply(tokenizer: Any, ids: list[int]) -> Reply:
+    end = tokenizer.eos_token_id
+    finished = end in ids
+    kept = ids[: ids.index(end)] if finished else ids
+    return Reply(tokenizer.decode(kept, skip_special_tokens=True), finished)

@@ -1,0 +1,101 @@
+"""Transition <-> chat messages, for both roles, and back from a reply.
+
+The state comes first in both roles' prompts, so that the prompts of one pair share their longest part:
+
+    forward:  state  action  ->  next_state
+    inverse:  state  next_state  ->  action
+
+One instruction per role, never drawn at random: within a group only the completions may differ.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from swirl.errors import InputError
+from swirl.types import Role, State, state_text
+
+Messages = list[dict[str, str]]
+
+INSTRUCTIONS: dict[Role, str] = {
+    "forward": (
+        "You are a world model. Given the state of a world and the action that is taken, write the state that "
+        "follows, complete and in the same form, and nothing else."
+    ),
+    "inverse": (
+        "You are an inverse world model. Given two consecutive states of a world, write the one action that led from "
+        "the first to the second, and nothing else."
+    ),
+}
+
+
+def prompt(
+    role: Role, state: State, given: str | State, history: Sequence[State] = (), style: str = "terse"
+) -> Messages:
+    """The messages that ask a role for its completion.
+
+    Args:
+        role: Which model is asked.
+        state: The state before the step.
+        given: The action for the forward role, the next state for the inverse role.
+        history: Earlier states of the trajectory, oldest first.
+        style: `terse` (tags only) or `instruct` (with the role's instruction).
+    """
+    earlier = "".join(f"earlier:\n{state_text(past)}\n" for past in history)
+    if role == "forward":
+        content = f"{earlier}state:\n{state_text(state)}\naction: {given}\nnext state:"
+    else:
+        content = f"{earlier}state:\n{state_text(state)}\nnext state:\n{state_text(given)}\naction:"
+    if style == "terse":
+        return [{"role": "user", "content": content}]
+    return [{"role": "system", "content": INSTRUCTIONS[role]}, {"role": "user", "content": content}]
+
+
+def transition_prompt(role: Role, row: dict[str, Any], style: str = "terse") -> Messages:
+    """The prompt of a role for a row with `state` and `action` (forward) or `next_state` (inverse)."""
+    given = row["action"] if role == "forward" else row["next_state"]
+    return prompt(role, row["state"], given, row.get("history") or (), style)
+
+
+def target(role: Role, row: dict[str, Any]) -> str:
+    """The completion that a role should give for a labelled row."""
+    return state_text(row["next_state"]) if role == "forward" else row["action"]
+
+
+def parse_reply(role: Role, text: str) -> str:
+    """The next state or action in a reply: thinking and code fences removed, one line for an action."""
+    text = re.sub(r"(?s)^.*?</think>", "", text).strip()
+    fenced = re.fullmatch(r"(?s)```[^\n]*\n(.*?)\n?```", text)
+    text = (fenced[1] if fenced else text).strip()
+    return text.split("\n", 1)[0].strip() if role == "inverse" else text
+
+
+def encode_prompt(tokenizer: Any, messages: Messages, **template: Any) -> list[int]:
+    """Token ids of a prompt, as the trainer's own tokenization gives them."""
+    return tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, **template
+    )["input_ids"]
+
+
+def encode_completion(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a completion, with the token that ends it."""
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def encode(
+    tokenizer: Any, role: Role, row: dict[str, Any], style: str, max_length: int, **template: Any
+) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt and the completion of a labelled row.
+
+    Raises:
+        InputError: They are longer than `max_length` together; nothing is ever cut.
+    """
+    prompt_ids = encode_prompt(tokenizer, transition_prompt(role, row, style), **template)
+    completion_ids = encode_completion(tokenizer, target(role, row))
+    length = len(prompt_ids) + len(completion_ids)
+    if length > max_length:
+        raise InputError(
+            f"trajectory {row.get('trajectory')!r} step {row.get('step')}: {length} tokens as a {role} prompt and "
+            f"completion, but model.max_length is {max_length}; raise it, or shorten the states"
+        )
+    return prompt_ids, completion_ids

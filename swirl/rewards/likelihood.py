@@ -1,0 +1,158 @@
+"""The reciprocal reward: each model is rewarded by the other's log-likelihood.
+
+    Phase I,  forward trains:  r_k = log Q(z | x, y_k)   y_k ~ P(. | x, z)     `action_likelihood`
+    Phase II, inverse trains:  r_k = log P(y | x, z_k)   z_k ~ Q(. | x, y)     `next_state_likelihood`
+
+Source: SWIRL, arXiv 2602.06130. The released code takes the mean over tokens, clipped below at -10; the theorem is
+about the sum. The scorer is a copy of its own, frozen: neither the policy nor the reference policy.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from swirl import prompts as chat
+from swirl.scorer import Scorer
+from swirl.types import Role, state_text
+
+Reward = Callable[..., list[float | None]]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How a log-likelihood becomes a reward.
+
+    Attributes:
+        scorer: The frozen opposite model.
+        style: Prompt style.
+        template: Keyword arguments of the chat template.
+        reduce: "mean" over tokens (nats per token) or "sum" (nats).
+        floor: Least reward per token, nats; the reward of completions that were cut off or cannot be read.
+        min_spread: A group whose rewards differ by less gets its mean, so no policy gradient; nats.
+    """
+
+    scorer: Scorer
+    style: str = "terse"
+    template: dict[str, Any] | None = None
+    reduce: Literal["mean", "sum"] = "mean"
+    floor: float = -10.0
+    min_spread: float = 0.0
+
+
+def action_likelihood(spec: Likelihood) -> Reward:
+    """Phase I: log Q(z | x, y_k), how well the action can be told from the predicted next state."""
+
+    def log_q_action(
+        completions: list[Any], completion_ids: list[list[int]], state: list[Any], action: list[Any], **rest: Any
+    ) -> list[float | None]:
+        predicted = [chat.parse_reply("forward", _text(completion)) for completion in completions]
+        return _reward(spec, "inverse", completion_ids, state, predicted, action, **rest)
+
+    return log_q_action
+
+
+def next_state_likelihood(spec: Likelihood) -> Reward:
+    """Phase II: log P(y | x, z_k), how well the inferred action explains the recorded next state."""
+
+    def log_p_next_state(
+        completions: list[Any], completion_ids: list[list[int]], state: list[Any], next_state: list[Any], **rest: Any
+    ) -> list[float | None]:
+        inferred = [chat.parse_reply("inverse", _text(completion)) for completion in completions]
+        return _reward(spec, "forward", completion_ids, state, inferred, next_state, **rest)
+
+    return log_p_next_state
+
+
+def _reward(
+    spec: Likelihood,
+    role: Role,
+    completion_ids: list[list[int]],
+    states: list[Any],
+    given: list[str],
+    targets: list[Any],
+    prompts: list[Any],
+    history: list[Any] | None = None,
+    log_metric: Callable[[str, float], None] | None = None,
+    **_: Any,
+) -> list[float | None]:
+    """Score `targets` under the scorer's role, given what the policy wrote."""
+    end = spec.scorer.tokenizer.eos_token_id
+    readable = [bool(text) and bool(ids) and ids[-1] == end for text, ids in zip(given, completion_ids, strict=True)]
+    known = [target is not None and target != "" for target in targets]
+    rows = [i for i in range(len(given)) if readable[i] and known[i]]
+    past = history or [()] * len(given)
+    sums, counts = score(
+        spec.scorer,
+        role,
+        [{"state": states[i], "given": given[i], "target": targets[i], "history": past[i]} for i in rows],
+        spec.style,
+        spec.template,
+    )
+    rewards: list[float | None] = [_floor(spec, targets[i]) if known[i] else None for i in range(len(given))]
+    for i, total, count in zip(rows, sums, counts, strict=True):
+        value = total / count
+        value = max(value, spec.floor) if math.isfinite(value) else spec.floor
+        rewards[i] = value if spec.reduce == "mean" else value * count
+    rewards, levelled = level(rewards, prompts, spec.min_spread)
+    if log_metric:
+        log_metric("unreadable", 1 - sum(readable) / len(readable))
+        log_metric("levelled", levelled)
+    return rewards
+
+
+def _floor(spec: Likelihood, target: Any) -> float:
+    """The least reward for a target, in the units of the reward."""
+    if spec.reduce == "mean":
+        return spec.floor
+    return spec.floor * len(chat.encode_completion(spec.scorer.tokenizer, state_text(target)))
+
+
+def score(
+    scorer: Scorer, role: Role, rows: Sequence[dict[str, Any]], style: str, template: dict[str, Any] | None = None
+) -> tuple[list[float], list[int]]:
+    """Log-likelihood of each row's `target` under a role's scorer, given `state`, `given` and `history`.
+
+    Returns:
+        Sums in nats and token counts, the end token included.
+    """
+    asked = [
+        chat.encode_prompt(
+            scorer.tokenizer,
+            chat.prompt(role, row["state"], row["given"], row.get("history") or (), style),
+            **(template or {}),
+        )
+        for row in rows
+    ]
+    wanted = [chat.encode_completion(scorer.tokenizer, state_text(row["target"])) for row in rows]
+    return scorer.log_likelihood(asked, wanted)
+
+
+def level(
+    rewards: Sequence[float | None], groups: Sequence[Any], min_spread: float
+) -> tuple[list[float | None], float]:
+    """Give groups of nearly equal rewards their mean.
+
+    Division by the group's spread blows up differences that are rounding, or that no longer matter once the policy is
+    sure. A group is a run of equal entries in `groups`.
+
+    Returns:
+        The rewards, and the share of groups that were levelled.
+    """
+    out, levelled, count, start = list(rewards), 0, 0, 0
+    while start < len(out):
+        end = start + 1
+        while end < len(out) and groups[end] == groups[start]:
+            end += 1
+        values = [value for value in out[start:end] if value is not None]
+        if values and max(values) - min(values) < min_spread:
+            mean = math.fsum(values) / len(values)
+            out[start:end] = [None if value is None else mean for value in out[start:end]]
+            levelled += 1
+        count, start = count + 1, end
+    return out, levelled / max(count, 1)
+
+
+def _text(completion: Any) -> str:
+    """The text of a completion, conversational (TRL's default here) or plain."""
+    return completion if isinstance(completion, str) else completion[-1]["content"]

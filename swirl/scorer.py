@@ -1,0 +1,186 @@
+"""The frozen side: a causal LM that only says how likely a completion is.
+
+Three things make it fast without changing a number by more than rounding:
+- rows that occur twice are scored once;
+- prompts that begin alike (one state with several actions or next states) share one pass over the common part, whose
+  key-value cache is then read by every row;
+- logits are computed for completion positions only.
+
+Layout of a batch, so that completions begin in one column and `logits_to_keep` cuts all rows at once:
+
+    [ shared prefix, left-padded (P) | rest of the prompt, left-padded (M) | completion, right-padded (C) ]
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from swirl import models
+
+Row = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a prompt and of a completion."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows whose prompts begin with the same `shared` tokens."""
+
+    rows: list[Row]
+    shared: int
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest row."""
+        return max(len(prompt) + len(completion) for prompt, completion in self.rows)
+
+
+class Scorer:
+    """A frozen policy that gives log-likelihoods; its weights never change and never hold gradients.
+
+    Args:
+        path: A checkpoint; the scorer loads its own copy, so training the policy that was saved there cannot touch it.
+        device: Where to compute.
+        dtype: Of the weights; log-softmax is always float32 and sums are float64.
+        batch_tokens: Most tokens per forward pass, padding included.
+        share: Whether prompts that begin alike share a pass.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        dtype: str = "float32",
+        batch_tokens: int = 16_384,
+        share: bool = True,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.model, self.tokenizer = models.load(path, device, dtype, trust_remote_code)
+        self.model.requires_grad_(False)
+        self.batch_tokens = batch_tokens
+        self.share = share and _full_attention(self.model.config.get_text_config())
+
+    @torch.inference_mode()
+    def log_likelihood(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> tuple[list[float], list[int]]:
+        """Log-likelihood of each completion after its prompt.
+
+        Args:
+            prompts: Token ids, at least one each (B rows).
+            completions: Token ids, at least one each (B rows).
+
+        Returns:
+            Summed log-likelihood (nats) and token count per row.
+
+        Raises:
+            ValueError: A prompt or a completion is empty, or the lists differ in length.
+        """
+        rows: list[Row] = [(tuple(p), tuple(c)) for p, c in zip(prompts, completions, strict=True)]
+        for number, (prompt, completion) in enumerate(rows):
+            if not prompt or not completion:
+                raise ValueError(f"row {number}: got an empty {'completion' if prompt else 'prompt'}, expected tokens")
+        known: dict[Row, float] = {}
+        for batch in self._batches(sorted(set(rows))):
+            known.update(self._score(batch))
+        return [known[row] for row in rows], [len(completion) for _, completion in rows]
+
+    def _batches(self, rows: list[Row]) -> Iterator[list[_Group]]:
+        """Groups of similar width, packed up to `batch_tokens`."""
+        groups = list(_groups(rows)) if self.share else [_Group([row], 0) for row in rows]
+        batch: list[_Group] = []
+        for group in sorted(groups, key=lambda g: (g.width, g.rows[0])):
+            for part in self._split(group):
+                count = sum(len(g.rows) for g in batch) + len(part.rows)
+                if batch and count * part.width > self.batch_tokens:
+                    yield batch
+                    batch = []
+                batch.append(part)
+        if batch:
+            yield batch
+
+    def _split(self, group: _Group) -> Iterator[_Group]:
+        """A group that is too large for one batch, in parts."""
+        most = max(1, self.batch_tokens // group.width)
+        for start in range(0, len(group.rows), most):
+            yield _Group(group.rows[start : start + most], group.shared)
+
+    def _score(self, groups: list[_Group]) -> dict[Row, float]:
+        rows = [row for group in groups for row in group.rows]
+        shared = [group.shared for group in groups for _ in group.rows]
+        device, pad = self.model.device, self.tokenizer.pad_token_id
+        cache, prefix_mask = self._prefix(groups)
+        middle = [list(prompt[cut:]) for (prompt, _), cut in zip(rows, shared, strict=True)]
+        middle_ids, middle_mask = models.left_pad(middle, pad, device)
+        longest = max(len(completion) for _, completion in rows)
+        tail_ids = torch.tensor([[*c, *[pad] * (longest - len(c))] for _, c in rows], device=device)
+        tail_mask = torch.tensor([[1] * len(c) + [0] * (longest - len(c)) for _, c in rows], device=device)
+        mask = torch.cat([prefix_mask, middle_mask, tail_mask], dim=1)  # (B, P + M + C)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, prefix_mask.shape[1] :]
+        logits = self.model(
+            input_ids=torch.cat([middle_ids, tail_ids], dim=1),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=longest + 1,
+        ).logits[:, :-1]  # (B, C, V): the position before each completion token
+        losses = torch.nn.functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]).float(), tail_ids.reshape(-1), reduction="none"
+        )
+        sums = -(losses.view_as(tail_ids).double() * tail_mask).sum(1)
+        return dict(zip(rows, sums.tolist(), strict=True))
+
+    def _prefix(self, groups: list[_Group]) -> tuple[DynamicCache | None, torch.Tensor]:
+        """One pass over each group's shared tokens; the cache (B, heads, P, width) and mask (B, P) for every row."""
+        count = sum(len(group.rows) for group in groups)
+        if not any(group.shared for group in groups):
+            return None, torch.ones(count, 0, dtype=torch.long, device=self.model.device)
+        heads = [list(group.rows[0][0][: group.shared]) for group in groups]
+        ids, mask = models.left_pad(heads, self.tokenizer.pad_token_id, self.model.device)
+        cache = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=DynamicCache(config=self.model.config),
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        index = torch.tensor([i for i, group in enumerate(groups) for _ in group.rows], device=self.model.device)
+        cache.batch_select_indices(index)
+        return cache, mask[index]
+
+
+def _groups(rows: list[Row], least: int = 8) -> Iterator[_Group]:
+    """Cut lexicographically sorted rows into groups that share at least half of the first prompt.
+
+    At least one prompt token stays out of the shared part: the position before the first completion token must be
+    computed per row.
+    """
+    start = 0
+    while start < len(rows):
+        first = rows[start][0]
+        shared, end = len(first) - 1, start + 1
+        while end < len(rows):
+            common = min(shared, _common(first, rows[end][0]), len(rows[end][0]) - 1)
+            if common < max(least, len(first) // 2):
+                break
+            shared, end = common, end + 1
+        yield _Group(rows[start:end], shared if end - start > 1 else 0)
+        start = end
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _full_attention(config: Any) -> bool:
+    """Whether every layer sees the whole past; a window or a recurrent state cannot read a padded shared prefix."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return set(kinds) == {"full_attention"}
+    return not getattr(config, "sliding_window", None)
