@@ -36,6 +36,8 @@ logger = logging.getLogger("swirl")
 
 VERSION = 1
 OWN_FILES = {"ledger.json", "recipe.toml", "lock"}
+# safetensors quotes the system's error in one of its own; torch.save tells a short write only.
+FULL_DISK_WORDS = ("No space left on device", "unexpected pos", "PytorchStreamWriter failed writing")
 
 
 @dataclass(frozen=True)
@@ -351,9 +353,8 @@ def _explain_full_disk(place: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        # safetensors and torch raise errors of their own, which only quote the system's.
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
-        if not full:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and not any(words in str(error) for words in FULL_DISK_WORDS):
             raise
         where = getattr(error, "filename", None) or place
         raise InputError(f"no space left on the disk of {where}; free some and run the same command again") from error

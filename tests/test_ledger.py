@@ -299,6 +299,14 @@ def test_second_process_is_refused(tmp_path):
         assert not run.finished("data")
 
 
+def test_forked_worker_does_not_keep_the_lock(tmp_path):
+    with Run.open(tmp_path, RECIPE) as run:
+        assert run._lock is not None
+        inherited = os.dup(run._lock.fileno())  # what a fork does to it
+    Run.open(tmp_path, RECIPE).close()
+    os.close(inherited)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -443,10 +451,16 @@ def test_disk_full_while_working(tmp_path):
         assert run.finished("a")
 
 
-def test_disk_full_in_the_words_of_other_libraries(tmp_path):
-    # What safetensors raises is no OSError.
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Error while serializing: I/O error: No space left on device (os error 28)",  # safetensors
+        "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598",  # torch.save
+    ],
+)
+def test_disk_full_in_the_words_of_other_libraries(tmp_path, words):
     def work(staging):
-        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise RuntimeError(words)
 
     with Run.open(tmp_path, RECIPE) as run, pytest.raises(InputError, match=r"no space left on .*01-a\.partial"):
         run.phase("a", work)
@@ -520,6 +534,7 @@ def test_two_processes_train_together(tmp_path):
         def work(staging):
             assert staging.is_dir()
             seen.append(staging.name)
+            time.sleep(0 if main else 0.05)  # the main one has to wait, or it commits too early
             (staging / f"rng-{main}.txt").write_text("state")
 
         with Run.open(tmp_path, RECIPE, main=main, barrier=lambda: both.wait() and None) as run:
