@@ -24,7 +24,7 @@ SMALL = (
     ("t", 2, "bbb", "stay", "bbb"),  # a duplicate of the step before
     ("t", 3, "aa", "go", "c"),  # broken: step 2 led to bbb; conflict: aa + go led to bbb
     ("t", 5, "aa", None, "c"),  # not the step after 3: nothing to compare
-    ("u", 0, "dddd" * 5, None, "c"),
+    ("u", 6, "dddd" * 5, None, "c"),  # another trajectory than 5, which led to c
 )
 
 
@@ -58,10 +58,10 @@ def test_rows_that_exceed_the_context_are_counted_and_named(tmp_path):
 
 
 def test_the_twenty_most_frequent_actions_are_listed(tmp_path):
-    values = [(f"{action}-{row}", 0, "a", f"do {action:02}", "b") for action in range(30) for row in range(31 - action)]
+    values = [(f"{n}-{row}", 0, "a", f"do {99 - n}", "b") for n in range(30) for row in range(31 - n)]
     report = check(recording(tmp_path / "a.parquet", *values))
     assert report.distinct_actions == 30
-    assert report.actions == tuple((f"do {action:02}", 31 - action) for action in range(20))
+    assert report.actions == tuple((f"do {99 - n}", 31 - n) for n in range(20))
 
 
 SPLIT = (

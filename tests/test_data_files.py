@@ -159,6 +159,10 @@ def test_a_repeated_step_names_both_lines(tmp_path):
         read(jsonl(tmp_path / "a.jsonl", "", *rows))
     with pytest.raises(InputError, match=r"^a\.parquet:4: trajectory 'a' step 1 is at a\.parquet:2 already"):
         read(parquet(tmp_path / "a.parquet", rows))
+    with pytest.raises(
+        InputError, match=r"^a\.parquet:4: .* at a\.parquet:2 already"
+    ):  # not row 5, which repeats row 1
+        read(parquet(tmp_path / "a.parquet", [*rows, rows[0]]))
 
 
 @pytest.mark.parametrize(
@@ -249,6 +253,12 @@ def test_what_is_exported_reads_back_the_same(tmp_path, ending, rows):
     before = path.read_bytes()
     export(read(path), path)
     assert path.read_bytes() == before
+
+
+def test_a_gzipped_export_has_no_time_or_name_in_it(tmp_path):
+    table = read(jsonl(tmp_path / "a.jsonl", ROW))
+    export(table, tmp_path / "b.jsonl.gz")
+    assert (tmp_path / "b.jsonl.gz").read_bytes()[3:8] == bytes(5)  # flags, then the time
 
 
 def test_long_files_are_read_and_written_in_pieces(tmp_path, monkeypatch):

@@ -148,6 +148,8 @@ def test_three_layouts_give_three_parts_and_a_giant_one_trains(data_seed):
     part_of = _assign({"giant": 1000, "b": 10, "c": 10, "no actions": 0}, 0.1, 0.1, data_seed)
     assert part_of["giant"] == part_of["no actions"] == "train"
     assert {part_of["b"], part_of["c"]} == {"validation", "test"}
+    small = _assign({"a": 10, "b": 10, "c": 10}, 0.1, 0.1, data_seed)  # no layout is as small as the share
+    assert set(small.values()) == {"train", "validation", "test"}
     assert set(_assign({"a": 5, "b": 5, "c": 5}, 0.6, 0.3, data_seed).values()) == {"train", "validation", "test"}
 
 

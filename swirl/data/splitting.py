@@ -116,9 +116,8 @@ def _layouts(table: pa.Table) -> np.ndarray:
             f"trajectory {table['trajectory'][row].as_py()!r} has layouts {seen[0]!r} and {seen[1]!r}, "
             "expected one; name the trajectories apart, or leave the layout column out"
         )
-    rows = pa.array(first)
-    pairs = zip(table["layout"].take(rows).to_pylist(), table["state"].take(rows).to_pylist(), strict=True)
-    names = [f"state:{_hash(state).hex()}" if layout is None else layout for layout, state in pairs]
+    named, states = table["layout"].to_pylist(), table["state"]
+    names = [named[row] or f"state:{_hash(states[row].as_py()).hex()}" for row in first.tolist()]
     return np.array(names, object)[group]
 
 

@@ -157,7 +157,7 @@ def _check_rows(table: pa.Table, where: Callable[[int], str]) -> None:
     for name in (*REQUIRED, "trajectory", "step"):
         _refuse(pc.is_null(table[name]), where, f"{name} is missing; every row needs one")
     for name in (*REQUIRED, "action"):
-        blank = pc.equal(pc.utf8_trim_whitespace(table[name]), "")
+        blank = pc.equal(pc.utf8_ltrim_whitespace(table[name]), "")
         null = "; leave it out (null) where it was not recorded" if name == "action" else ""
         _refuse(blank, where, f"{name} is empty, expected text{null}")
     finite = pc.is_finite(table["reward"])
@@ -183,9 +183,9 @@ def _refuse(bad: pa.ChunkedArray, where: Callable[[int], str], what: str) -> Non
 
 
 def codes(*columns: pa.ChunkedArray) -> list[np.ndarray]:
-    """Each column as whole numbers, equal where the values are equal, in any of the columns; null has its own."""
-    chunks = [chunk for column in columns for chunk in column.chunks]
-    distinct = pc.unique(pa.chunked_array(chunks, columns[0].type))
+    """Each column of text as whole numbers, equal where the values are equal, in any of the columns; null has its own."""
+    columns = tuple(column.cast(pa.large_string()) for column in columns)  # plain strings end at 2 GiB of text
+    distinct = pc.unique(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.large_string()))
     return [pc.index_in(column, value_set=distinct).to_numpy().astype(np.int64) for column in columns]
 
 
@@ -221,13 +221,13 @@ def with_history(table: pa.Table, k: int) -> pa.Table:
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.arange(len(order))
     count = np.minimum(_positions(group[order]), k)[inverse]
+    states = table["state"].cast(pa.large_string()).combine_chunks()
     chunks = []
     for start in range(0, len(order), CHUNK):
         counts = count[start : start + CHUNK]
         ends = np.cumsum(counts)
         within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
         rows = order[np.repeat(inverse[start : start + CHUNK] - counts, counts) + within]
-        states = table["state"].take(pa.array(rows)).combine_chunks()
         offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
-        chunks.append(pa.ListArray.from_arrays(offsets, states))
+        chunks.append(pa.ListArray.from_arrays(offsets, states.take(pa.array(rows)).cast(pa.string())))
     return table.append_column("history", pa.chunked_array(chunks, pa.list_(pa.string())))
