@@ -76,6 +76,17 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Pretrain:
+    """State-only pre-training of P(y | x) with the action left blank."""
+
+    steps: int = 300
+    batch: int = 32
+    """Pairs per optimiser step."""
+    learning_rate: float = 1e-3
+    lr_warmup: float = 0.05
+
+
+@dataclass(frozen=True)
 class Warmup:
     """Supervised fine-tuning of both roles on the labelled transitions."""
 
@@ -171,6 +182,7 @@ class Recipe:
     """`auto` (CUDA where there is one), `cpu`, `cuda`."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
+    pretrain: Pretrain = field(default_factory=Pretrain)
     warmup: Warmup = field(default_factory=Warmup)
     swirl: Swirl = field(default_factory=Swirl)
     verified: Verified = field(default_factory=Verified)

@@ -1,6 +1,7 @@
 """Methods: one file each, reading like the algorithm box of its paper."""
 
 METHODS = {
+    "pretrain": "swirl.methods.pretrain",
     "warmup": "swirl.methods.warmup",
     "swirl": "swirl.methods.swirl",
     "verified": "swirl.methods.verified",

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import labelling, ledger, metrics, models, parallel, prompts, train
-from swirl.config import Recipe, Swirl, Verified, Warmup
+from swirl.config import Pretrain, Recipe, Swirl, Verified, Warmup
 from swirl.errors import InputError
 from swirl.eval import held_out
 from swirl.rewards.likelihood import Likelihood, Reward
@@ -149,6 +149,31 @@ class Runner:
             folder = self._phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
             pair = Pair(folder, folder) if shares else pair._replace(**{role: folder})
         return pair
+
+    def adapt(self, stage: str, begin: Path, settings: Pretrain) -> Path:
+        """Supervised fine-tuning of P(y | x) on all training pairs, the action left blank."""
+        schedule = self._schedule(settings, settings.batch, stage)
+
+        def work(out: Path) -> None:
+            tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
+            tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
+            pairs = [{**row, "action": ""} for table in tables for row in table.to_pylist()]
+            used = train.batch_order([0] * len(pairs), schedule)  # only what the steps will read is encoded
+            rows = {i: self._encode(tokenizer, "forward", pairs[i]) for i in dict.fromkeys(used)}
+            train.sft(
+                begin,
+                list(rows.values()),
+                out,
+                schedule=schedule,
+                model=self.recipe.model,
+                device=self.recipe.device,
+                trainer=self.recipe.trainer,
+                title=stage,
+                select=lambda candidates: candidates[-1],
+            )
+            self._finish(out)
+
+        return self._phase(stage, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
 
     def grpo(
         self, stage: str, role: Role, pair: Pair, rows: Path, reward: Callable[[Likelihood], Reward], settings: Swirl
