@@ -183,7 +183,7 @@ def _refuse(bad: pa.ChunkedArray, where: Callable[[int], str], what: str) -> Non
 
 
 def codes(*columns: pa.ChunkedArray) -> list[np.ndarray]:
-    """Each column of text as whole numbers, equal where the values are equal, in any of the columns; null has its own."""
+    """Columns of text as whole numbers, equal where the values are equal, in any column; null has its own."""
     columns = tuple(column.cast(pa.large_string()) for column in columns)  # plain strings end at 2 GiB of text
     distinct = pc.unique(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.large_string()))
     return [pc.index_in(column, value_set=distinct).to_numpy().astype(np.int64) for column in columns]
