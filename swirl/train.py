@@ -316,7 +316,8 @@ def _options(
         "use_cpu": models.device_of(device).type == "cpu",
         "bf16": False,
         "fp16": False,
-        "gradient_checkpointing": False,
+        # Under its new name, or transformers warns of the old one, which TRL sets; a recipe may use either.
+        "activation_checkpointing": (trainer or {}).get("gradient_checkpointing", False),
         "dataloader_pin_memory": False,
         "dataloader_num_workers": 0,
         "model_init_kwargs": {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code},
