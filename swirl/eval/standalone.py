@@ -1,0 +1,164 @@
+"""Any checkpoint on any labelled recording: what `swirl eval` prints.
+
+The same metrics as a run's own test, on data of the user's choice. A run folder evaluated on its own
+`data/test.parquet` gives the numbers of its `results.json` again.
+
+`swirl eval recording.parquet --forward runs/minigrid --inverse Qwen/Qwen3-0.6B`
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from swirl import data as recordings
+from swirl import labelling, metrics, progress, prompts
+from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
+from swirl.errors import InputError
+from swirl.eval import held_out
+from swirl.types import Role
+
+Rows = list[dict[str, Any]]
+BASELINE: dict[str, str] = {"forward": "copy-input", "inverse": "majority-action"}
+
+
+def evaluate(
+    data: str | Path,
+    forward: str | Path | None = None,
+    inverse: str | Path | None = None,
+    max_rows: int = 2000,
+    device: str = "auto",
+) -> list[dict[str, Any]]:
+    """Measure checkpoints on a recording.
+
+    Rows without an action cannot be scored: they are left out, and counted in the metric `rows_without_action`. Where
+    no row has an action, the two models together still give the cycle.
+
+    Args:
+        data: A recording.
+        forward: Run folder or checkpoint of the forward model.
+        inverse: Run folder or checkpoint of the inverse model.
+        max_rows: Most rows to score, drawn at random; 0: all of them.
+        device: Where to compute.
+
+    Returns:
+        Rows {"model", "role", "metric", "value", "low", "high", "n"}; `model` is the checkpoint or the baseline.
+        `majority-action` names the most frequent action of the rows that are scored.
+
+    Raises:
+        InputError: No model is given, a file cannot be used, or a row exceeds what the model reads.
+    """
+    if not (forward or inverse):
+        raise InputError("no model to measure; give --forward, --inverse or both")
+    if max_rows < 0:
+        raise InputError(f"--max-rows {max_rows}, expected 0 (all) or more")
+    forward_model = load_forward(forward, device) if forward else None
+    inverse_model = load_inverse(inverse, device) if inverse else None
+    models = [model for model in (forward_model, inverse_model) if model]
+    rows = read_rows(data, max(model.recipe.data.history for model in models))
+    labelled = [row for row in rows if row["action"] is not None]
+    if not labelled and len(models) < 2:
+        raise InputError(f"{data}: none of its {len(rows)} rows has an action; the cycle needs none, but both models")
+    picked = _draw(labelled or rows, max_rows, models[0].recipe.data.seed)
+    found = [_count("rows_without_action", len(rows) - len(labelled), len(rows)), _count("rows_scored", len(picked))]
+    inferred = None
+    for model in models:
+        metrics_found, predictions = _measure(model, picked, bool(labelled))
+        found += metrics_found
+        inferred = predictions if model.role == "inverse" else None
+    if forward_model and inferred is not None:
+        found += _cycle(forward_model, picked, inferred)
+    return found
+
+
+def read_rows(path: str | Path, history: int) -> Rows:
+    """The rows of a recording, with `history` earlier states each; a file's own histories are taken as they are."""
+    table = recordings.read(path)
+    if history and Path(path).suffix == ".parquet" and "history" in pq.read_schema(path).names:
+        table = table.append_column("history", pq.read_table(path, columns=["history"])["history"])
+    elif history:
+        table = recordings.with_history(table, history)
+    return table.to_pylist()
+
+
+def _draw(rows: Rows, most: int, seed: int) -> Rows:
+    """As a run draws its test rows, so that the same rows are met again."""
+    if not most or len(rows) <= most:
+        return rows
+    picked = np.random.default_rng(seed).permutation(len(rows))[:most]
+    return [rows[i] for i in sorted(picked)]
+
+
+def _measure(model: ForwardModel | InverseModel, rows: Rows, labelled: bool) -> tuple[Rows, list[str]]:
+    """The baseline's rows and the model's own, and the model's predictions."""
+    recipe, title = model.recipe, f"eval {model.role}"
+    if not labelled:  # the cycle wants the inferred actions and nothing else
+        return [], _inferred(model, rows, title) if isinstance(model, InverseModel) else []
+    majority = metrics.majority_action([row["action"] for row in rows])
+    base = dict(held_out.baselines(rows, majority))[BASELINE[model.role]]
+    found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title)
+    named = [{"model": BASELINE[model.role], **row} for row in base]
+    return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
+
+
+def _inferred(model: InverseModel, rows: Rows, title: str) -> list[str]:
+    replies = labelling.infer(
+        model.scorer,
+        rows,
+        max_new_tokens=model.action_limit,
+        style=model.spec.prompt,
+        template=model.spec.chat_template_kwargs,
+        batch=model.recipe.evaluation.batch,
+        title=title,
+    )
+    return [group[0] for group in replies]
+
+
+def _cycle(model: ForwardModel, rows: Rows, inferred: list[str]) -> Rows:
+    found = held_out.cycle(model.scorer, rows, inferred, model.recipe, _limit(model, rows))
+    return [{"model": "cycle", **row} for row in found]
+
+
+def _limit(model: ForwardModel | InverseModel, rows: Rows) -> int:
+    """Token limit of a reply: the longest recorded one and a quarter more, for runaway replies cost time.
+
+    Raises:
+        InputError: A row exceeds what the model reads.
+    """
+    spec, longest = model.spec, 0
+    for row in rows:
+        known = {**row, "action": row["action"] or ""}
+        _, reply = prompts.encode(
+            model.scorer.tokenizer, model.role, known, spec.prompt, model.max_length, **spec.chat_template_kwargs
+        )
+        longest = max(longest, len(reply))
+    return longest + longest // 4 + (1 if model.role == "forward" else 8)
+
+
+def _count(metric: str, value: int, n: int | None = None) -> dict[str, Any]:
+    count = {"value": value, "low": None, "high": None, "n": value if n is None else n}
+    return {"model": "recording", "role": "both", "metric": metric, **count}
+
+
+def show(rows: Rows, as_json: bool = False) -> None:
+    """Print what `evaluate` gave: JSON, or a table per role with the baseline beside the model."""
+    if as_json:
+        print(json.dumps(rows))
+        return
+    roles: tuple[Role, ...] = ("forward", "inverse")
+    for role in roles:
+        mine = [row for row in rows if row["role"] == role]
+        base = {row["metric"]: row["value"] for row in mine if row["model"] == BASELINE[role]}
+        found = [row for row in mine if row["model"] != BASELINE[role]]
+        if found:
+            cells = [[r["metric"], base.get(r["metric"]), r["value"], _interval(r), r["n"]] for r in found]
+            columns = ["metric", BASELINE[role], "model", "95 %", "rows"]
+            progress.table(f"{role.capitalize()} model: {found[0]['model']}", columns, cells)
+    rest = [[row["metric"], row["value"], _interval(row), row["n"]] for row in rows if row["role"] == "both"]
+    progress.table("Recording", ["metric", "value", "95 %", "rows"], rest)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
