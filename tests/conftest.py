@@ -1,0 +1,101 @@
+"""Shared fixtures: models small enough for one thread, built once per session."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import pytest
+
+from swirl.config import Model
+
+TINY = Model(vocabulary=300, hidden=32, layers=2, heads=2, max_length=128)
+"""What `tiny` is built from; tests that train pass it along."""
+
+# A template in ChatML's form: a system turn, a user turn, an open assistant turn.
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def one_thread():
+    """Several busy threads on a small machine are slower than one, and results must not depend on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, one_thread):
+    """Folder of a `tiny` model; never written to."""
+    from swirl import models
+
+    folder = tmp_path_factory.mktemp("tiny")
+    models.build_tiny(["door open", "door shut", "key", "go left", "go right"] * 9, folder, TINY, seed=0)
+    return folder
+
+
+def save_qwen3(folder, **config):
+    """Save a random Qwen3 with a byte-level tokenizer of its own class and a ChatML template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate([*special, *letters])}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=special[0],
+        eos_token=special[2],
+        extra_special_tokens=special[1:2],
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
+    )
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # Wide initial weights, or all log-probabilities are nearly uniform and nothing could differ.
+        model = Qwen3ForCausalLM(Qwen3Config(**settings | {"initializer_range": 0.3} | config))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def qwen3(tmp_path_factory, one_thread):
+    """Folder of a random Qwen3 with grouped heads, a system turn, and two ids that end a text."""
+    folder = tmp_path_factory.mktemp("qwen3")
+    save_qwen3(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def windowed(tmp_path_factory, one_thread):
+    """Folder of a random Qwen3 whose second layer sees four tokens only."""
+    folder = tmp_path_factory.mktemp("windowed")
+    save_qwen3(folder, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    return folder

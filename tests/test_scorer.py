@@ -1,0 +1,170 @@
+import math
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from swirl import models
+from swirl.scorer import Scorer
+
+PER_TOKEN = 1e-5  # nats
+
+
+@pytest.fixture(scope="module")
+def llama(tiny, tmp_path_factory):
+    """`tiny` with weights ten times as wide, so that every token of the past matters."""
+    model, tokenizer = models.load(tiny)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(10 if parameter.dim() > 1 else 1)
+    folder = tmp_path_factory.mktemp("llama")
+    models.save(model, tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorers(llama, qwen3, windowed):
+    """Scorers by architecture, each with and without shared prefixes."""
+    folders = {"llama": llama, "qwen3": qwen3, "windowed": windowed}
+    return {(name, share): Scorer(path, share=share) for name, path in folders.items() for share in (True, False)}
+
+
+def naive(scorer, prompt, completion):
+    """All logits of one row alone, then the sum over the completion's tokens; in float64 after the softmax."""
+    ids = torch.tensor([[*prompt, *completion]])
+    with torch.no_grad():
+        logps = scorer.model(ids).logits[0].float().log_softmax(-1).double()
+    start = len(prompt) - 1
+    return sum(logps[start + i, token].item() for i, token in enumerate(completion))
+
+
+def check(scorer, rows):
+    sums, counts = scorer.log_likelihood([p for p, _ in rows], [c for _, c in rows])
+    assert counts == [len(c) for _, c in rows]
+    for (prompt, completion), value in zip(rows, sums, strict=True):
+        assert value == pytest.approx(naive(scorer, prompt, completion), abs=PER_TOKEN * len(completion), rel=0)
+
+
+TOKENS = st.integers(0, 250)
+BEGINNINGS = [list(range(40, 70)), list(range(40, 55)), [7] * 12]
+
+
+@st.composite
+def wild_rows(draw):
+    """Rows with common beginnings of any length, prompts that begin other prompts, duplicates, lengths from one."""
+    rows = []
+    for _ in range(draw(st.integers(1, 9))):
+        beginning = draw(st.sampled_from([*BEGINNINGS, []]))
+        prompt = beginning[: draw(st.integers(0, 30))] + draw(st.lists(TOKENS, max_size=3))
+        rows.append((prompt or [draw(TOKENS)], draw(st.lists(TOKENS, min_size=1, max_size=7))))
+    rows += draw(st.lists(st.sampled_from(rows), max_size=3))
+    return draw(st.permutations(rows))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "windowed"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rows=wild_rows(), batch_tokens=st.sampled_from([1, 40, 90, 16_384]), share=st.booleans())
+def test_any_rows_in_any_batch_equal_full_logits_row_by_row(scorers, name, rows, batch_tokens, share):
+    scorer = scorers[name, share]
+    scorer.batch_tokens = batch_tokens
+    check(scorer, rows)
+
+
+def many(seed, count):
+    """Rows whose prompts begin alike in families, as one state with several actions does."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    families = [[draw(0, 250) for _ in range(draw(9, 25))] for _ in range(4)]
+    return [
+        (families[draw(0, 4)] + [draw(0, 9) for _ in range(draw(0, 4))], [draw(0, 250) for _ in range(draw(1, 9))])
+        for _ in range(count)
+    ]
+
+
+def test_the_order_of_rows_does_not_change_a_bit(scorers):
+    scorer = scorers["qwen3", True]
+    scorer.batch_tokens = 200
+    rows = many(0, 40)
+    forward, _ = scorer.log_likelihood([p for p, _ in rows], [c for _, c in rows])
+    backward, _ = scorer.log_likelihood([p for p, _ in rows[::-1]], [c for _, c in rows[::-1]])
+    assert forward == backward[::-1]
+
+
+def test_prefixes_are_shared_where_attention_is_full_and_never_over_a_window(scorers):
+    rows = many(1, 30)
+    for (name, share), scorer in scorers.items():
+        assert scorer.share == (share and name != "windowed")
+        groups = [g for batch in scorer._batches(sorted({(tuple(p), tuple(c)) for p, c in rows})) for g in batch]
+        assert any(group.shared for group in groups) == scorer.share
+
+
+def test_a_shared_prefix_is_computed_once_and_a_repeated_row_is_scored_once(scorers, monkeypatch):
+    scorer = scorers["qwen3", True]
+    scorer.batch_tokens = 16_384
+    shapes = []
+    real = scorer.model.forward
+
+    def forward(**kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return real(**kwargs)
+
+    monkeypatch.setattr(scorer.model, "forward", forward)
+    beginning = list(range(20))
+    check_rows = [([*beginning, 1, 2], [5, 6]), ([*beginning, 3], [7]), ([*beginning, 3], [7])]
+    scorer.log_likelihood([p for p, _ in check_rows], [c for _, c in check_rows])
+    # The first twenty tokens of one row; then two rows, two prompt tokens left at most, two completion tokens at most.
+    assert shapes == [(1, 20), (2, 4)]
+
+
+def test_batches_stay_within_their_tokens(scorers):
+    scorer = scorers["llama", True]
+    scorer.batch_tokens = 120
+    batches = list(scorer._batches(sorted({(tuple(p), tuple(c)) for p, c in many(2, 60)})))
+    assert sum(len(group.rows) for batch in batches for group in batch) == len({str(row) for row in many(2, 60)})
+    for batch in batches:
+        count = sum(len(group.rows) for group in batch)
+        assert count == 1 or count * max(group.width for group in batch) <= 120
+
+
+def test_nothing_holds_gradients_and_the_weights_stay(scorers, llama):
+    scorer = scorers["llama", True]
+    before = models.weights_hash(scorer.model)
+    check(scorer, many(3, 10))
+    assert models.weights_hash(scorer.model) == before == models.weights_hash(models.load(llama)[0])
+    assert not scorer.model.training
+    assert all(not p.requires_grad and p.grad is None for p in scorer.model.parameters())
+
+
+def test_half_precision_weights_are_summed_in_double_precision(qwen3):
+    scorer = Scorer(qwen3, dtype="bfloat16")
+    row = ([3] * 4, [5] * 40)
+    (value,), _ = scorer.log_likelihood([row[0]], [row[1]])
+    assert next(scorer.model.parameters()).dtype == torch.bfloat16
+    assert value == pytest.approx(naive(scorer, *row), rel=1e-5)
+
+
+@pytest.mark.parametrize(("prompt", "completion", "which"), [([], [1], "prompt"), ([1], [], "completion")])
+def test_an_empty_prompt_or_completion_is_refused(scorers, prompt, completion, which):
+    with pytest.raises(ValueError, match=f"row 1: got an empty {which}"):
+        scorers["llama", True].log_likelihood([[1], prompt], [[1], completion])
+
+
+def test_lists_of_different_lengths_are_refused(scorers):
+    with pytest.raises(ValueError, match="zip"):
+        scorers["llama", True].log_likelihood([[1], [2]], [[1]])
+
+
+def test_no_rows_are_no_scores(scorers):
+    assert scorers["llama", True].log_likelihood([], []) == ([], [])
+
+
+def test_likelihoods_of_all_single_tokens_sum_to_one(scorers):
+    scorer = scorers["llama", True]
+    scorer.batch_tokens = 16_384
+    vocabulary = scorer.model.config.vocab_size
+    values, _ = scorer.log_likelihood([list(range(12))] * vocabulary, [[token] for token in range(vocabulary)])
+    assert math.fsum(math.exp(value) for value in values) == pytest.approx(1, abs=1e-5)
