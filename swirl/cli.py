@@ -1,32 +1,35 @@
 """`swirl`: parse, then import, then call. No logic.
 
 Results go to stdout, logs and progress to stderr. Exit codes: 0; 1 a fault of ours, with a traceback; 2 the user's
-input, one line; 3 a part that is missing here, with the command that installs it.
+input, one line; 3 a part that is missing here, with the command that installs it; 130 interrupted.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl.arguments import parse
 from swirl.errors import InputError, MissingPartError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
     _quiet_libraries()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "filelock", "datasets", "transformers", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        arguments.overrides = _overrides(rest, arguments)
-        return arguments.run(arguments) or 0
+        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        code = COMMANDS[arguments.command](arguments) or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"swirl: {error}", file=sys.stderr)
         return 2
@@ -34,33 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"swirl: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("swirl: interrupted; the same command continues", file=sys.stderr)
+        print("swirl: interrupted; a run continues with the same command", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _quiet_libraries() -> None:
-    """Telemetry off unless asked for, and one progress display: ours."""
+    """Telemetry off unless asked for, one progress display (ours), and no advice meant for programmers."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def _overrides(rest: list[str], arguments: argparse.Namespace) -> dict[str, str]:
-    """`--section.key value` pairs that argparse does not know."""
-    if rest and not hasattr(arguments, "recipe"):
-        raise InputError(f"unknown argument {rest[0]}; see swirl {arguments.command} --help")
-    found: dict[str, str] = {}
-    words = iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            raise InputError(f"unexpected argument {word!r}; a recipe's key is overridden with --section.key value")
-        key, sign, value = word[2:].partition("=")
-        found[key] = value if sign else next(words, "")
-        if not found[key]:
-            raise InputError(f"{word} has no value; write --{key} VALUE")
-    return found
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _worlds(a: argparse.Namespace) -> None:
@@ -105,8 +96,6 @@ def _share(text: str) -> tuple[str, float]:
 
 
 def _check(a: argparse.Namespace) -> int:
-    import dataclasses
-
     from swirl import data
 
     count = None
@@ -124,14 +113,15 @@ def _train(a: argparse.Namespace) -> int:
     from swirl.config import load_recipe
 
     overrides = dict(a.overrides)
-    for key, value in (("data.path", a.data), ("seed", a.seed)):
-        if value is not None:
-            overrides[key] = json.dumps(str(value)) if key == "data.path" else str(value)
+    if a.data is not None:
+        overrides["data.path"] = json.dumps(a.data)
+    if a.seed is not None:
+        overrides["seed"] = str(a.seed)
     recipe = load_recipe(a.recipe, overrides)
     if a.dry_run:
         from swirl.methods import plan
 
-        plan.show(recipe, as_json=a.json)
+        plan.show(recipe, Path(a.cache), as_json=a.json)
         return 0
     from swirl.eval import summary
     from swirl.methods import session
@@ -153,18 +143,21 @@ def _eval(a: argparse.Namespace) -> None:
 
 
 def _label(a: argparse.Namespace) -> None:
-    from swirl.methods import annotate
+    from swirl.methods import annotate, pick
 
-    if a.pick:
-        annotate.pick(a.data, a.out, a.pick, inverse=a.inverse, seed=a.seed)
+    if a.pick is not None:
+        counts = pick.pick(a.data, a.out, a.pick, a.inverse, a.seed, a.device)
+    elif a.labels:
+        counts = annotate.merge(a.data, a.labels, a.out)
     else:
-        annotate.label(a.data, a.out, inverse=a.inverse, forward=a.forward, actions=a.action, n=a.samples, seed=a.seed)
+        counts = annotate.label(a.data, a.out, a.inverse, a.forward, a.action, a.samples, a.seed, a.device)
+    print(f"{a.out}: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
 def _imagine(a: argparse.Namespace) -> None:
     from swirl import api
 
-    text = Path(a.state[1:]).read_text(encoding="utf-8") if a.state.startswith("@") else a.state
+    text = _text(a.state)
     states = api.load_forward(a.forward, a.device).imagine(text, a.action)
     if a.json:
         print(json.dumps([{"action": action, "state": state} for action, state in zip(a.action, states, strict=True)]))
@@ -174,68 +167,25 @@ def _imagine(a: argparse.Namespace) -> None:
         print(f"\n--- {action}\n{state}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="swirl", description="Learn world models from state-only data.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def _text(argument: str) -> str:
+    """The argument itself, or the text of the file that `@FILE` names."""
+    if not argument.startswith("@"):
+        return argument
+    try:
+        return Path(argument[1:]).read_text(encoding="utf-8").strip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{argument}: cannot read {argument[1:]} as text ({error})") from None
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(run=run)
-        return sub
 
-    sub = command("worlds", _worlds, "List the worlds, and whether each can run here.")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = command("collect", _collect, "Record transitions of a world to a Parquet file.")
-    sub.add_argument("world", help="name of the world, see `swirl worlds`")
-    sub.add_argument("--out", required=True, help="the Parquet file")
-    sub.add_argument("--transitions", type=int, default=20_000, help="how many (default: %(default)s)")
-    sub.add_argument("--behaviour", action="append", default=[], metavar="NAME[=SHARE]", help="who acts; repeatable")
-    sub.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="option of the world (JSON)")
-    sub.add_argument("--max-steps", type=int, default=40, help="longest trajectory (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0)
-
-    sub = command("check", _check, "Describe a recording or a run's data folder; exit 2 where a split leaks.")
-    sub.add_argument("path", help="a recording (Parquet, JSONL), or a folder that holds a split")
-    sub.add_argument("--tokenizer", help="model whose tokenizer measures lengths")
-    sub.add_argument("--context", type=int, help="context window, tokens")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = command("train", _train, "Run a recipe, or continue it. Any key: --section.key value.")
-    sub.add_argument("recipe", help="a TOML file, see recipes/")
-    sub.add_argument("--data", help="a recording of your own instead of the recipe's world")
-    sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
-    sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
-    sub.add_argument("--cache", default=".swirl", help="where recordings of worlds are kept (default: %(default)s)")
-    sub.add_argument("--dry-run", action="store_true", help="print phases, steps, memory and time, and stop")
-    sub.add_argument("--require-gain", action="store_true", help="exit 1 unless both roles end above their warm-up")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = command("eval", _eval, "Measure checkpoints on a labelled recording.")
-    sub.add_argument("data", help="a recording with actions")
-    sub.add_argument("--forward", help="run folder or checkpoint of a forward model")
-    sub.add_argument("--inverse", help="run folder or checkpoint of an inverse model")
-    sub.add_argument("--max-rows", type=int, default=2000, help="most rows to score, 0: all (default: %(default)s)")
-    sub.add_argument("--device", default="auto")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = command("label", _label, "Write actions into a state-only recording, or pick what a person should label.")
-    sub.add_argument("data", help="a recording")
-    sub.add_argument("--out", required=True, help="Parquet or JSONL file to write")
-    sub.add_argument("--inverse", help="run folder or checkpoint of the inverse model")
-    sub.add_argument("--forward", help="verify the labels with this forward model")
-    sub.add_argument("--action", action="append", help="an action to choose among; repeatable (default: sample)")
-    sub.add_argument("--samples", type=int, default=4, help="sampled actions per pair (default: %(default)s)")
-    sub.add_argument("--pick", type=int, metavar="N", help="write the N transitions most worth labelling by hand")
-    sub.add_argument("--seed", type=int, default=0)
-
-    sub = command("imagine", _imagine, "Roll the forward model out from a state through a list of actions.")
-    sub.add_argument("forward", help="run folder or checkpoint")
-    sub.add_argument("--state", required=True, help="the first state, or @FILE")
-    sub.add_argument("--action", action="append", required=True, help="repeatable, in order")
-    sub.add_argument("--device", default="auto")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+COMMANDS = {
+    "worlds": _worlds,
+    "collect": _collect,
+    "check": _check,
+    "train": _train,
+    "eval": _eval,
+    "label": _label,
+    "imagine": _imagine,
+}
 
 
 if __name__ == "__main__":

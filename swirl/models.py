@@ -94,8 +94,16 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def device_of(name: str) -> torch.device:
-    """The device a recipe means: `auto` is this process's own GPU where there is one."""
+    """The device a recipe means: `auto` is this process's own GPU where there is one.
+
+    Raises:
+        InputError: There is no such device here.
+    """
     if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {name!r}, expected auto, cpu or cuda: {_first_line(error)}") from None
         return torch.device(name)
     if not torch.cuda.is_available():
         return torch.device("cpu")

@@ -122,7 +122,7 @@ def _moved(old: str, new: str) -> str:
 
 
 def by_kind(rows: Sequence[dict[str, Any]], seed: int) -> dict[tuple[str, ...], list[dict[str, Any]]]:
-    """Rows without an action by kind of change, in random order; no pair twice, and none that has an action elsewhere."""
+    """Rows without an action by kind of change, in random order; no pair twice, none that has an action elsewhere."""
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     seen = {(row["state"], row["next_state"]) for row in rows if row["action"] is not None}
     for i in np.random.default_rng(seed).permutation(len(rows)).tolist():

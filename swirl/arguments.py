@@ -1,0 +1,169 @@
+"""What can be written after `swirl`, and errors that name the nearest such thing.
+
+Nothing heavy is imported here, so that `--help` is instant.
+"""
+
+import argparse
+import dataclasses
+import difflib
+from typing import Any, NoReturn
+
+from swirl.config import Recipe
+from swirl.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as ours are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The arguments of a command; `overrides` holds the recipe's keys that were given.
+
+    Raises:
+        InputError: They cannot be understood; names the nearest that can.
+    """
+    parser, commands = _parser()
+    if not words:
+        words = ["--help"]
+    if not words[0].startswith("-") and words[0] not in commands:
+        raise InputError(f"unknown command {words[0]!r}; {_nearest(words[0], commands)}")
+    overrides: dict[str, str] = {}
+    if words[0] == "train":
+        words, overrides = _take_overrides(words, _options(commands["train"]))
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        raise _unknown(rest[0], commands[arguments.command])
+    arguments.overrides = overrides
+    return arguments
+
+
+def _unknown(word: str, command: Parser) -> InputError:
+    if not word.startswith("-"):
+        return InputError(f"unexpected argument {word!r}; see {command.prog} --help")
+    keys = [f"--{field.name}" for field in dataclasses.fields(Recipe)] if command.prog.endswith("train") else []
+    return InputError(f"unknown option {word}; {_nearest(word.partition('=')[0], [*_options(command), *keys])}")
+
+
+def _options(command: Parser) -> list[str]:
+    return [text for action in command._actions for text in action.option_strings]
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+
+
+def _take_overrides(words: list[str], options: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Separate `--section.key value` (or `=value`), which override a recipe, from what the parser knows.
+
+    They are taken out first: a parser that does not know an option cannot tell its value from the recipe's path.
+    """
+    top = {field.name for field in dataclasses.fields(Recipe)}
+    rest, found, given = [], {}, iter(words)
+    for word in given:
+        key, sign, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or f"--{key}" in options or not ("." in key or key in top):
+            rest.append(word)
+            continue
+        found[key] = value if sign else next(given, "")
+        if not found[key] or (not sign and found[key].startswith("--")):
+            raise InputError(f"{word} has no value; write --{key} VALUE")
+    return rest, found
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"swirl {version('swirl-wm')}"
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser, and those of its commands by name."""
+    parser = Parser(prog="swirl", description="Learn world models from state-only data.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_data_commands(commands)
+    _add_model_commands(commands)
+    return parser, commands.choices
+
+
+def _command(commands: Any, name: str, text: str, more: str = "") -> Parser:
+    return commands.add_parser(name, help=text, description=f"{text} {more}".strip(), allow_abbrev=False)
+
+
+def _add_data_commands(commands: Any) -> None:
+    sub = _command(commands, "worlds", "List the worlds, and whether each can run here.")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(commands, "collect", "Record transitions of a world to a Parquet file.")
+    sub.add_argument("world", help="name of the world, see `swirl worlds`")
+    sub.add_argument("--out", required=True, help="the Parquet file")
+    sub.add_argument("--transitions", type=int, default=20_000, help="how many (default: %(default)s)")
+    sub.add_argument("--behaviour", action="append", default=[], metavar="NAME[=SHARE]", help="who acts; repeatable")
+    sub.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="option of the world (JSON)")
+    sub.add_argument("--max-steps", type=int, default=40, help="longest trajectory (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: %(default)s)")
+
+    sub = _command(commands, "check", "Describe a recording or a run's data folder; exit 2 where a split leaks.")
+    sub.add_argument("path", help="a recording (Parquet, JSONL), or a folder that holds a split")
+    sub.add_argument("--tokenizer", help="model whose tokenizer measures lengths")
+    sub.add_argument("--context", type=int, help="context window, tokens")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_model_commands(commands: Any) -> None:
+    sub = _command(
+        commands,
+        "train",
+        "Run a recipe, or continue it.",
+        "Any key of the recipe can be overridden: --section.key VALUE (TOML, or a bare word).",
+    )
+    sub.add_argument("recipe", help="a TOML file, see recipes/")
+    sub.add_argument("--data", help="a recording of your own instead of the recipe's world")
+    sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
+    sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
+    sub.add_argument("--cache", default=".swirl", help="where recordings of worlds are kept (default: %(default)s)")
+    sub.add_argument("--dry-run", action="store_true", help="print phases, steps, memory and time, and stop")
+    sub.add_argument("--require-gain", action="store_true", help="exit 1 unless both roles end above their warm-up")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(commands, "eval", "Measure checkpoints on a labelled recording.")
+    sub.add_argument("data", help="a recording with actions")
+    sub.add_argument("--forward", help="run folder or checkpoint of a forward model")
+    sub.add_argument("--inverse", help="run folder or checkpoint of an inverse model")
+    sub.add_argument("--max-rows", type=int, default=2000, help="most rows to score, 0: all (default: %(default)s)")
+    sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(
+        commands,
+        "label",
+        "Write actions into a state-only recording, or pick what a person should label.",
+        "Three uses: --inverse RUN infers the actions; --pick N writes the N transitions most worth labelling by hand; "
+        "--labels FILE merges that file, filled in.",
+    )
+    sub.add_argument("data", help="a recording")
+    sub.add_argument("--out", required=True, help="the file to write: .parquet or .jsonl (--pick: also .csv)")
+    sub.add_argument("--inverse", help="run folder or checkpoint of the inverse model")
+    sub.add_argument("--forward", help="verify the labels with this forward model")
+    sub.add_argument("--action", action="append", help="an action to choose among; repeatable (default: sample)")
+    sub.add_argument("--samples", type=int, default=4, help="sampled actions per pair (default: %(default)s)")
+    sub.add_argument("--pick", type=int, metavar="N", help="write the N transitions most worth labelling by hand")
+    sub.add_argument("--labels", metavar="FILE", help="merge what was filled in there")
+    sub.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: %(default)s)")
+    sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+
+    sub = _command(commands, "imagine", "Roll the forward model out from a state through a list of actions.")
+    sub.add_argument("forward", help="run folder or checkpoint")
+    sub.add_argument("--state", required=True, help="the first state, or @FILE")
+    sub.add_argument("--action", action="append", required=True, help="repeatable, in order")
+    sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
