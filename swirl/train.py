@@ -194,8 +194,8 @@ def grpo(
         "steps_per_generation": options["gradient_accumulation_steps"],
         "num_iterations": 1,
         "shuffle_dataset": False,
-        # The group's own mean as baseline shrinks the policy gradient by (G - 1) / G; the theorem's weighting of
-        # reward and KL holds when the KL shrinks alike.
+        # A baseline that holds the completion's own reward shrinks the policy gradient by (G - 1) / G; the theorem's
+        # weighting of reward and KL holds when the KL shrinks alike.
         "beta": settings.beta * (group - 1) / group if elbo else settings.beta,
         "temperature": 1.0 if elbo else settings.temperature,
         "top_p": 1.0 if elbo else settings.top_p,
@@ -216,9 +216,10 @@ def grpo(
         model,
         select,
         title,
-        lambda policy, tokenizer, callbacks: _ReplayGRPOTrainer(
+        lambda policy, tokenizer, callbacks: _GRPOTrainer(
             replay=replay,
             replay_weight=replay_weight,
+            elbo=elbo,
             model=policy,
             reward_funcs=reward,
             args=GRPOConfig(**_verbatim(GRPOConfig, options, trainer)),
@@ -230,33 +231,59 @@ def grpo(
     )
 
 
-class _ReplayGRPOTrainer(GRPOTrainer):
-    """GRPO whose loss also holds a supervised loss on labelled rows, chosen by the step and so exactly resumable."""
+class _GRPOTrainer(GRPOTrainer):
+    """GRPO with two terms that TRL has no place for: labelled replay, and the part of the KL gradient it leaves out."""
 
-    def __init__(self, replay: Sequence[Sequence[Encoded]], replay_weight: float, **kwargs: Any) -> None:
+    def __init__(self, replay: Sequence[Sequence[Encoded]], replay_weight: float, elbo: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._replay = replay if replay_weight else ()
         self._replay_weight = replay_weight
+        self._elbo = elbo
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """TRL's loss plus weight x mean token NLL (nats) of the step's replay batch, at temperature 1."""
+        """TRL's loss plus both terms."""
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if not self._replay:
-            return loss
-        parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-        part = (
-            self._step % self.current_gradient_accumulation_steps
-        ) * self.accelerator.num_processes + self.accelerator.process_index
-        rows = self._replay[self.state.global_step][part::parts]
-        if not rows:
-            return loss
-        ids, mask = models.left_pad([p + c for p, c in rows], self.processing_class.pad_token_id, loss.device)
-        labels, _ = models.left_pad([[-100] * len(p) + c for p, c in rows], -100, loss.device)
+        if self._elbo and self.beta:
+            loss = loss + self._later_kl(inputs) / self.current_gradient_accumulation_steps
+        return loss + self._replay_loss(model, loss.device)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._elbo:
+            self._logps = result[0]  # (B, T); the last call before a loss is the loss's own, with gradients
+        return result
+
+    def _later_kl(self, inputs: Any) -> torch.Tensor:
+        """A term whose gradient is what a token adds to the KL divergence through the tokens that come after it.
+
+        TRL differentiates each position's divergence with the tokens before it held fixed. The gradient of
+        KL(policy || reference) over whole completions has another part,
+        E[sum_t grad log p_t sum_{s>t} log(p_s / ref_s)].
+        The mean of the other rows is its baseline.
+        """
+        mask = inputs["completion_mask"]
+        ratio = ((self._logps - inputs["ref_per_token_logps"]) * mask).detach()
+        later = ratio.flip(1).cumsum(1).flip(1) - ratio
+        others = (later.sum(0) - later) / max(1, len(later) - 1)
+        return self.beta * (self._logps * (later - others) * mask).sum() / (len(mask) * self.max_completion_length)
+
+    def _replay_loss(self, model: Any, device: Any) -> Any:
+        """Weight x mean token NLL (nats) of the replay batch, at temperature 1; chosen by the step, so resumable."""
+        rows = self._replay[self.state.global_step] if self._replay else ()
+        accumulated, processes = self.current_gradient_accumulation_steps, self.accelerator.num_processes
+        part = (self._step % accumulated) * processes + self.accelerator.process_index
+        mine = rows[part :: accumulated * processes]
+        if not mine:
+            return 0.0
+        ids, mask = models.left_pad([p + c for p, c in mine], self.processing_class.pad_token_id, device)
+        labels, _ = models.left_pad([[-100] * len(p) + c for p, c in mine], -100, device)
         nll = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         self._metrics["train"]["replay_nll"].append(nll.item())
-        return loss + self._replay_weight * nll / self.current_gradient_accumulation_steps
+        # Micro-batches are summed, processes averaged.
+        share = sum(len(c) for _, c in mine) / sum(len(c) for _, c in rows)
+        return self._replay_weight * nll * share * processes
 
 
 def batch_order(lengths: Sequence[int], schedule: Schedule) -> list[int]:
