@@ -42,6 +42,15 @@ class Reply:
 
 def build_tiny(texts: Iterable[str], folder: Path, spec: Model, seed: int) -> None:
     """Train a tokenizer on `texts` and save it with a randomly initialised Llama to `folder`."""
+    tokenizer = tiny_tokenizer(texts, spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(tiny_config(tokenizer, spec))
+    save(model, tokenizer, folder)
+
+
+def tiny_tokenizer(texts: Iterable[str], spec: Model) -> Any:
+    """Train the byte-level tokenizer of a `tiny` model."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     core = Tokenizer(models.BPE())
@@ -57,7 +66,7 @@ def build_tiny(texts: Iterable[str], folder: Path, spec: Model, seed: int) -> No
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=_PAD,
         bos_token=_BOS,
@@ -67,7 +76,11 @@ def build_tiny(texts: Iterable[str], folder: Path, spec: Model, seed: int) -> No
         clean_up_tokenization_spaces=False,
         model_max_length=spec.max_length,
     )
-    config = LlamaConfig(
+
+
+def tiny_config(tokenizer: Any, spec: Model) -> LlamaConfig:
+    """The shape of a `tiny` model."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.hidden,
         intermediate_size=spec.hidden * 3,
@@ -80,10 +93,6 @@ def build_tiny(texts: Iterable[str], folder: Path, spec: Model, seed: int) -> No
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    save(model, tokenizer, folder)
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -268,7 +268,8 @@ class Runner:
             logger.info("%s: kept %d of %d pairs (threshold %s)", stage, len(kept), len(rows), least)
             self._write_rows(kept, out, facts)
 
-        return self._phase(f"{stage}-label", work, {"kind": "label", "rows": settings.pairs}) / "rows.parquet"
+        facts = {"kind": "label", "rows": settings.pairs, "candidates": settings.candidates}
+        return self._phase(f"{stage}-label", work, facts) / "rows.parquet"
 
     def stalled(self, patience: int) -> bool:
         """Whether no role's headline on validation rose in the last `patience` phases of that role; 0: never."""

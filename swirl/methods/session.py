@@ -64,13 +64,20 @@ def _methods(recipe: Recipe) -> list[tuple[str, Any]]:
     return [(name, getattr(importlib.import_module(METHODS[name]), name)) for name in recipe.methods]
 
 
-def recording(recipe: Recipe, cache: Path) -> Path:
-    """The recording of a recipe: the user's own file, or one collected from its world, once."""
+def recording_path(recipe: Recipe, cache: Path) -> Path:
+    """Where the recording of a recipe is, or will be: the user's own file, or one in the cache."""
     spec = recipe.data
     if spec.path:
         return Path(spec.path)
     facts = [spec.world, spec.options, spec.behaviours, spec.transitions, spec.max_steps, spec.seed]
-    path = cache / f"{spec.world}-{blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()}.parquet"
+    return cache / f"{spec.world}-{blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()}.parquet"
+
+
+def recording(recipe: Recipe, cache: Path) -> Path:
+    """The recording of a recipe; one from a world is collected once."""
+    spec, path = recipe.data, recording_path(recipe, cache)
+    if spec.path:
+        return path
     if path.is_file():
         return path
     world = worlds.make(spec.world, **spec.options)
