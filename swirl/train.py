@@ -26,7 +26,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from swirl import ledger, models, progress
 from swirl.config import Model, Swirl
@@ -239,6 +242,8 @@ class _GRPOTrainer(GRPOTrainer):
         self._replay = replay if replay_weight else ()
         self._replay_weight = replay_weight
         self._elbo = elbo
+        self._longest = kwargs["args"].max_completion_length
+        self._pad = kwargs["processing_class"].pad_token_id
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -267,7 +272,7 @@ class _GRPOTrainer(GRPOTrainer):
         ratio = ((self._logps - inputs["ref_per_token_logps"]) * mask).detach()
         later = ratio.flip(1).cumsum(1).flip(1) - ratio
         others = (later.sum(0) - later) / max(1, len(later) - 1)
-        return self.beta * (self._logps * (later - others) * mask).sum() / (len(mask) * self.max_completion_length)
+        return self.beta * (self._logps * (later - others) * mask).sum() / (len(mask) * self._longest)
 
     def _replay_loss(self, model: Any, device: Any) -> Any:
         """Weight x mean token NLL (nats) of the replay batch, at temperature 1; chosen by the step, so resumable."""
@@ -277,7 +282,7 @@ class _GRPOTrainer(GRPOTrainer):
         mine = rows[part :: accumulated * processes]
         if not mine:
             return 0.0
-        ids, mask = models.left_pad([p + c for p, c in mine], self.processing_class.pad_token_id, device)
+        ids, mask = models.left_pad([p + c for p, c in mine], self._pad, device)
         labels, _ = models.left_pad([[-100] * len(p) + c for p, c in mine], -100, device)
         nll = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         self._metrics["train"]["replay_nll"].append(nll.item())
