@@ -1,0 +1,184 @@
+"""What a recipe will do, need and cost, before it does anything: `swirl train RECIPE --dry-run`.
+
+The phases come from the methods themselves, run without a run folder; tokens are measured on the recording where it is
+there, the machine's speed in half a second, and `cost.py` does the arithmetic.
+
+They are estimates: good for choosing between minutes and days, not between two settings.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from swirl import data, models, progress, prompts, worlds
+from swirl.config import Recipe
+from swirl.errors import InputError, MissingPartError
+from swirl.methods import session
+from swirl.methods.cost import Cost, Lengths, Machine, Shape
+from swirl.methods.runner import Pair, Runner
+from swirl.types import ROLES, Role
+
+SAMPLE = 500
+"""Rows of the recording whose lengths are measured."""
+
+
+def show(recipe: Recipe, cache: Path, as_json: bool = False) -> None:
+    """Print the plan of a recipe.
+
+    Raises:
+        InputError: A method, the recording or the model's configuration cannot be used.
+    """
+    found = plan(recipe, cache)
+    if as_json:
+        print(json.dumps(found))
+        return
+    rows = [
+        [p["phase"], p["kind"], p["steps"], p["rows"], f"{p['tokens']:,}", _time(p["seconds"])] for p in found["phases"]
+    ]
+    progress.table("Phases", ["phase", "kind", "steps", "rows", "tokens", "time"], rows)
+    shape, lengths = found["model"], found["lengths"]
+    source = "measured" if lengths["measured"] else "assumed, for there is no recording yet: the longest allowed"
+    mean = ", ".join(f"{role} {lengths['prompt'][role]:.0f} + {lengths['reply'][role]:.0f}" for role in ROLES)
+    print(
+        f"parameters  {shape['parameters']:,}\n"
+        f"tokens      {mean} (prompt + completion, {source})\n"
+        f"memory      {found['bytes'] / 2**30:.2f} GiB at the peak\n"
+        f"time        {_time(found['seconds'])} at {found['flops'] / 1e9:,.0f} GFLOP/s (measured now)\n"
+        "Estimates: time and memory can be off by a factor of two or three."
+    )
+
+
+def plan(recipe: Recipe, cache: Path) -> dict[str, Any]:
+    """Phases with steps, rows, tokens and seconds, and the totals.
+
+    Args:
+        recipe: The recipe.
+        cache: Where recordings of worlds are kept; one that is not there is not collected.
+
+    Raises:
+        InputError: As `show`.
+    """
+    torch.set_num_threads(recipe.threads)
+    runner = Runner(None, recipe, Path("data"))
+    pair: Pair = runner.start()
+    for _, method in session._methods(recipe):
+        pair = method(runner, pair)
+    rows, total = _recording(recipe, cache)
+    tokenizer, shape = _model(recipe, rows)
+    lengths = _lengths(recipe, tokenizer, rows)
+    machine = _benchmark(recipe, shape)
+    cost = Cost(recipe, shape, lengths, machine, total, _listed(recipe, rows))
+    phases = [cost.phase(facts) for facts in runner.planned] + [cost.test()]
+    return {
+        "phases": phases,
+        "model": asdict(shape),
+        "lengths": asdict(lengths),
+        "bytes": cost.memory(runner.planned),
+        "seconds": sum(phase["seconds"] for phase in phases),
+        "flops": machine.flops,
+    }
+
+
+def _recording(recipe: Recipe, cache: Path) -> tuple[list[dict[str, Any]], int]:
+    """Some rows of the recording, and how many it has; no rows where it is not there yet."""
+    path = session.recording_path(recipe, cache)
+    if not path.is_file():
+        return [], recipe.data.transitions
+    table = data.read(path)
+    picked = np.random.default_rng(0).permutation(table.num_rows)[:SAMPLE]
+    return data.with_history(table, recipe.data.history).take(np.sort(picked)).to_pylist(), table.num_rows
+
+
+def _listed(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> int:
+    """How many actions the world lists in a state; 0 where it does not, or where nobody knows yet."""
+    if recipe.data.path or not rows:
+        return 0
+    try:
+        world = worlds.make(recipe.data.world, **recipe.data.options)
+    except MissingPartError:
+        return 0
+    actions = world.actions(rows[0]["state"])
+    world.close()
+    return len(actions or ())
+
+
+def _model(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> tuple[Any, Shape]:
+    """The tokenizer, and the shape of the model on the meta device: no weights are read or made."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    spec = recipe.model
+    if spec.name == "tiny":
+        texts = [text for row in rows for text in (row["state"], row["next_state"], row["action"] or "")]
+        tokenizer = models.tiny_tokenizer(texts or ["a"], spec)
+        config = models.tiny_config(tokenizer, spec)
+    else:
+        tokenizer = models.load_tokenizer(spec.name, spec.trust_remote_code)
+        try:
+            config = AutoConfig.from_pretrained(spec.name, trust_remote_code=spec.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the configuration of {spec.name}: {str(error).splitlines()[0]}") from None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=spec.trust_remote_code)
+    text = config.get_text_config()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    own = 0 if text.tie_word_embeddings else text.vocab_size * text.hidden_size
+    return tokenizer, Shape(total, total - own, text.num_hidden_layers, text.hidden_size, text.vocab_size)
+
+
+def _lengths(recipe: Recipe, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> Lengths:
+    spec = recipe.model
+    if not rows:
+        half = spec.max_length // 2
+        small = max(1, spec.max_length // 16)
+        return Lengths(
+            {"forward": half, "inverse": spec.max_length - small},
+            {"forward": spec.max_length - half, "inverse": small},
+            {"forward": spec.max_length - half, "inverse": small},
+            measured=False,
+        )
+    prompt: dict[Role, float] = {}
+    reply: dict[Role, float] = {}
+    limit: dict[Role, int] = {}
+    known = [{**row, "action": row["action"] or ""} for row in rows]
+    for role in ROLES:
+        asked = [prompts.transition_prompt(role, row, spec.prompt) for row in known]
+        prompt[role] = float(
+            np.mean([len(prompts.encode_prompt(tokenizer, one, **spec.chat_template_kwargs)) for one in asked])
+        )
+        told = [len(prompts.encode_completion(tokenizer, prompts.target(role, row))) for row in known]
+        reply[role], limit[role] = float(np.mean(told)), max(told) + max(told) // 4 + 1
+    return Lengths(prompt, reply, limit, measured=True)
+
+
+def _benchmark(recipe: Recipe, shape: Shape, seconds: float = 0.25) -> Machine:
+    """Time a matrix product of the model's width, then one that has to fetch its matrix from memory."""
+    device, dtype = models.device_of(recipe.device), getattr(torch, recipe.model.dtype)
+
+    def rate(a: torch.Tensor, b: torch.Tensor) -> float:
+        count, begin = 0, time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            for _ in range(3):
+                (a @ b).view(-1)[0].item()  # waits for a GPU
+            count += 3
+        return count / (time.perf_counter() - begin)
+
+    a = torch.ones(2048, shape.hidden, device=device, dtype=dtype)
+    b = torch.ones(shape.hidden, 3 * shape.hidden, device=device, dtype=dtype)
+    large = torch.ones(4096, 8192, device=device, dtype=dtype)
+    rate(a, b)
+    flops = 2 * 2048 * shape.hidden * 3 * shape.hidden * rate(a, b)
+    return Machine(flops, large.nbytes * rate(torch.ones(1, 4096, device=device, dtype=dtype), large))
+
+
+def _time(seconds: float) -> str:
+    """Two digits of the largest unit that fits: 42 s, 3.5 min, 12 h, 4.2 days."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.0f} s"
