@@ -96,7 +96,7 @@ class Warmup:
     """Transitions per optimiser step."""
     learning_rate: float = 1e-3
     lr_warmup: float = 0.05
-    """Share of the steps during which the learning rate rises."""
+    """Share of the steps during which the learning rate rises; 1 or more: the number of steps."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,9 @@ def _check(recipe: Recipe) -> None:
     for key, value in positive.items():
         if value < 1:
             raise InputError(f"{key} = {value}, expected at least 1")
+    for section in ("pretrain", "warmup", "swirl", "verified"):
+        if getattr(recipe, section).lr_warmup < 0:
+            raise InputError(f"{section}.lr_warmup is negative; expected a share of the steps, or a number of steps")
     if recipe.swirl.generations < 2:
         raise InputError(f"swirl.generations = {recipe.swirl.generations}, expected at least 2: a group needs a spread")
     if recipe.data.validation + recipe.data.test >= 1 or min(recipe.data.validation, recipe.data.test) < 0:

@@ -70,7 +70,7 @@ class Schedule:
         steps: Optimiser steps.
         batch: Rows per optimiser step over all processes (GRPO: prompts, each with its group).
         learning_rate: Peak of the cosine.
-        lr_warmup: Share of the steps during which the rate rises.
+        lr_warmup: Share of the steps during which the rate rises; 1 or more: the number of steps.
         seed: Of order, sampling and adapters.
         checkpoints: How many evenly spaced checkpoints are kept.
         max_grad_norm: Gradient clipping.
@@ -332,7 +332,7 @@ def _options(
         "gradient_accumulation_steps": rows // (world * asked),
         "learning_rate": schedule.learning_rate,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": round(schedule.lr_warmup * schedule.steps),
+        "warmup_steps": round(schedule.lr_warmup * (schedule.steps if schedule.lr_warmup < 1 else 1)),
         "optim": "adamw_torch",
         "weight_decay": 0.0,
         "max_grad_norm": schedule.max_grad_norm,
