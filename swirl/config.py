@@ -210,6 +210,8 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no recipe at {path}; the recipes that come with swirl are in recipes/") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; expected a recipe, a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
     for key, text in (overrides or {}).items():

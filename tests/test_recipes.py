@@ -1,0 +1,73 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from swirl.config import load_recipe, parse_recipe
+from swirl.methods import METHODS
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.toml"))
+PAPER = {path.stem: path for path in sorted((FOLDER / "paper").glob("*.toml"))}
+
+
+def name(path):
+    return str(path.relative_to(FOLDER))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
+def test_a_recipe_is_read_and_survives_being_written(path):
+    recipe = load_recipe(path)
+    assert parse_recipe(tomllib.loads(recipe.toml())) == recipe
+    assert set(recipe.methods) <= set(METHODS)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
+def test_a_recipe_opens_with_its_source_and_a_command_that_names_it(path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"swirl train recipes/{name(path)}" in line for line in header)
+    if path.parent.name == "paper":
+        assert any("arXiv" in line for line in header)
+        assert any("Expected" in line for line in header)
+        assert any("Not run here" in line for line in header)
+
+
+@pytest.mark.parametrize("path", PAPER.values(), ids=name)
+def test_a_step_divides_into_the_trainers_batches(path):
+    recipe = load_recipe(path)
+    rows = recipe.swirl.prompts * recipe.swirl.generations
+    for batch in (rows, recipe.warmup.batch):
+        assert batch % recipe.trainer["per_device_train_batch_size"] == 0
+    assert recipe.evaluation.select == "last"
+    assert recipe.swirl.setting == "published"
+    assert (recipe.swirl.min_spread, recipe.swirl.replay, recipe.swirl.fidelity) == (0, 0, 0)
+
+
+def test_text_recipes_have_the_papers_settings():
+    for stem, completions, generations in (
+        ("scienceworld", 128, 16),
+        ("mind2web", 128, 16),
+        ("stabletoolbench", 128, 64),
+    ):
+        recipe = load_recipe(PAPER[stem])
+        swirl = recipe.swirl
+        assert (swirl.prompts * swirl.generations, swirl.generations) == (completions, generations)
+        assert (swirl.learning_rate, swirl.lr_warmup, swirl.beta) == (5e-5, 25, 0.1)
+        assert (swirl.temperature, swirl.top_p) == (0.7, 0.96)
+        assert recipe.warmup.batch == 128
+    assert load_recipe(PAPER["stabletoolbench"]).model.max_length == 8126 + 4096
+
+
+def test_visual_recipes_have_the_papers_settings():
+    found = {}
+    for stem in ("liquid-aurora", "liquid-aurora-iterative", "liquid-aurora-shared"):
+        recipe = load_recipe(PAPER[stem])
+        swirl = recipe.swirl
+        assert (swirl.temperature, swirl.top_p, swirl.beta, swirl.generations) == (0.75, 0.96, 0.1, 8)
+        assert (recipe.warmup.learning_rate, recipe.warmup.batch, recipe.warmup.lr_warmup) == (2e-5, 128, 0.05)
+        found[stem] = (swirl.prompts * 8, swirl.learning_rate, swirl.lr_warmup, recipe.model.shared)
+    assert found == {
+        "liquid-aurora": (64, 1e-6, 100, False),
+        "liquid-aurora-iterative": (128, 2e-7, 50, False),
+        "liquid-aurora-shared": (128, 5e-7, 50, True),
+    }
