@@ -1,9 +1,9 @@
 """The two models in Python.
 
 forward = swirl.load_forward("runs/minigrid")
-forward.predict(state, "move forward")                    # ["room 8 8 ..."]
+forward.predict(state, "forward")                         # ["room 8 8 ..."]
 inverse = swirl.load_inverse("runs/minigrid")
-inverse.infer(state, next_state)                          # [Candidate(action="move forward", ...)]
+inverse.infer(state, next_state)                          # [Candidate(action="forward", ...)]
 
 A path is a run folder, a phase of a run, or any `transformers` checkpoint whose tokenizer has a chat template. A run
 knows how its models were prompted; any other checkpoint is asked with the role's instruction, zero-shot.
@@ -129,31 +129,38 @@ class ForwardModel(_Model):
             `n` texts.
 
         Raises:
-            InputError: The prompt leaves no room for a reply in the model's context.
+            InputError: The prompt leaves no room for a reply in the model's context, or `n` or `temperature` is no
+                number to sample with.
         """
-        asked = prompts.encode_prompt(
-            self.scorer.tokenizer,
-            prompts.prompt("forward", state, action, history, self.spec.prompt),
-            **self.spec.chat_template_kwargs,
-        )
-        room = self.max_length - len(asked)
-        if room < 1:
-            raise InputError(
-                f"the prompt has {len(asked)} tokens, but the model reads {self.max_length}; shorten the state"
-            )
+        if temperature is None:
+            temperature = 0.0 if n == 1 else 1.0
+        if n < 1 or temperature < 0:
+            raise InputError(f"n = {n}, temperature = {temperature}; expected at least 1, and at least 0")
+        asked, room = self._encode(state, action, history)
         replies = models.generate(
             self.scorer.model,
             self.scorer.tokenizer,
             [asked],
-            n=n,
-            temperature=(0.0 if n == 1 else 1.0) if temperature is None else temperature,
+            n=n if temperature else 1,
+            temperature=temperature,
             max_new_tokens=min(room, max_new_tokens or max(256, 2 * len(asked))),
             seed=seed,
         )[0]
         cut = sum(not reply.finished for reply in replies)
         if cut:
-            logger.warning("%d of %d predicted states were cut off at the token limit", cut, n)
-        return [prompts.parse_reply("forward", reply.text) for reply in replies]
+            logger.warning("%d of %d predicted states were cut off at the token limit", cut, len(replies))
+        states = [prompts.parse_reply("forward", reply.text) for reply in replies]
+        return states if temperature else states * n
+
+    def _encode(self, state: State, action: str, history: Sequence[State]) -> tuple[list[int], int]:
+        """Token ids of the prompt, and how many more the model reads."""
+        messages = prompts.prompt("forward", state, action, history, self.spec.prompt)
+        asked = prompts.encode_prompt(self.scorer.tokenizer, messages, **self.spec.chat_template_kwargs)
+        if len(asked) >= self.max_length:
+            raise InputError(
+                f"the prompt has {len(asked)} tokens, but the model reads {self.max_length}; shorten the state"
+            )
+        return asked, self.max_length - len(asked)
 
     def log_likelihood(self, state: State, action: str, next_state: State, history: Sequence[State] = ()) -> float:
         """Nats of log P(next_state | state, action), the end of the reply included."""

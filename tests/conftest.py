@@ -99,3 +99,24 @@ def windowed(tmp_path_factory, one_thread):
     folder = tmp_path_factory.mktemp("windowed")
     save_qwen3(folder, use_sliding_window=True, sliding_window=4, max_window_layers=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory, tiny):
+    """A run whose final checkpoints are `tiny` as it was built: whole for whoever reads it, but nothing was trained."""
+    import json
+    import shutil
+    from dataclasses import replace
+
+    from swirl import ledger
+    from swirl.config import Data, Recipe
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    recipe = Recipe(model=replace(TINY, max_length=128), data=Data(history=1), threads=1)
+    with ledger.Run.open(folder, recipe.toml()) as run:
+        for name in ("start", "warmup-forward-sft", "warmup-inverse-sft"):
+            run.phase(name, lambda out: shutil.copytree(tiny, out, dirs_exist_ok=True))
+        run.phase("verified1-label", lambda out: (out / "rows.parquet").write_bytes(b""))
+    results = {"forward": "phases/02-warmup-forward-sft", "inverse": "phases/03-warmup-inverse-sft"}
+    (folder / "results.json").write_text(json.dumps({**results, "alarms": [], "rows": []}))
+    return folder

@@ -1,0 +1,192 @@
+import json
+import logging
+import shutil
+
+import pytest
+
+import swirl
+from swirl import api, models, prompts
+from swirl.config import load_recipe
+from swirl.errors import InputError
+from swirl.scorer import Scorer
+
+X, Y = "door shut\nkey", "door open\nkey"
+
+
+@pytest.fixture(scope="module")
+def forward(run_folder):
+    return swirl.load_forward(run_folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def inverse(run_folder):
+    return swirl.load_inverse(run_folder, "cpu")
+
+
+def by_hand(folder, messages, completion):
+    """log P(completion | messages), with tokens made here."""
+    scorer = Scorer(folder)
+    tokenizer = scorer.tokenizer
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    asked = tokenizer(text, add_special_tokens=False)["input_ids"]
+    told = [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return scorer.log_likelihood([asked], [told])[0][0]
+
+
+def test_likelihoods_are_the_scorers(forward, inverse, tiny):
+    content = f"state:\n{X}\naction: go left\nnext state:"
+    expected = by_hand(tiny, [{"role": "user", "content": content}], Y)
+    assert forward.log_likelihood(X, "go left", Y) == pytest.approx(expected, abs=1e-5)
+    content = f"earlier:\nkey\nstate:\n{X}\nnext state:\n{Y}\naction:"
+    expected = by_hand(tiny, [{"role": "user", "content": content}], "go left")
+    assert inverse.log_likelihood(X, Y, "go left", history=["key"]) == pytest.approx(expected, abs=1e-5)
+    assert inverse.log_likelihood(X, Y, "go left") != pytest.approx(expected, abs=1e-3)
+
+
+def test_any_checkpoint_is_asked_with_the_instruction(qwen3):
+    forward, inverse = swirl.load_forward(qwen3, "cpu"), swirl.load_inverse(str(qwen3), "cpu")
+    messages = [
+        {"role": "system", "content": prompts.INSTRUCTIONS["forward"]},
+        {"role": "user", "content": "state:\na\naction: go\nnext state:"},
+    ]
+    assert forward.log_likelihood("a", "go", "b") == pytest.approx(by_hand(qwen3, messages, "b"), abs=1e-4)
+    messages = [
+        {"role": "system", "content": prompts.INSTRUCTIONS["inverse"]},
+        {"role": "user", "content": "state:\na\nnext state:\nb\naction:"},
+    ]
+    assert inverse.log_likelihood("a", "b", "go") == pytest.approx(by_hand(qwen3, messages, "go"), abs=1e-4)
+    assert forward.max_length == 512  # what its configuration says it can read
+    assert len(forward.predict("a", "go", max_new_tokens=5)) == 1
+
+
+def test_states_in_parts_are_their_text(forward):
+    parts = [{"type": "text", "text": "door shut"}, {"type": "text", "text": "key"}]
+    assert forward.log_likelihood(parts, "go left", Y) == forward.log_likelihood(X, "go left", Y)
+    assert forward.predict(parts, "go left") == forward.predict(X, "go left")
+
+
+def test_predict_is_greedy_alone_and_sampled_in_number(forward):
+    one = forward.predict(X, "go left")
+    assert one == forward.predict(X, "go left", seed=1)
+    sampled = forward.predict(X, "go left", n=6, seed=1)
+    assert len(sampled) == 6
+    assert len(set(sampled)) > 1
+    assert sampled == forward.predict(X, "go left", n=6, seed=1)
+    assert sampled != forward.predict(X, "go left", n=6, seed=2)
+    assert forward.predict(X, "go left", n=3, temperature=0) == one * 3
+
+
+def test_predict_is_the_models_own_greedy_reply(forward, tiny):
+    asked = forward.scorer.tokenizer.apply_chat_template(
+        [{"role": "user", "content": f"state:\n{X}\naction: go left\nnext state:"}],
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    model, tokenizer = models.load(tiny)
+    out = model.generate(**asked, max_new_tokens=10, do_sample=False)[0, asked["input_ids"].shape[1] :]
+    text = tokenizer.decode(out, skip_special_tokens=True).strip()
+    assert forward.predict(X, "go left", max_new_tokens=10) == [text]
+
+
+def test_a_reply_that_is_cut_off_is_said_so(forward, caplog):
+    with caplog.at_level(logging.WARNING, "swirl"):
+        forward.predict(X, "go left", max_new_tokens=1)
+    assert "1 of 1 predicted states were cut off" in caplog.text
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(forward):
+    with pytest.raises(InputError, match="but the model reads 128; shorten the state"):
+        forward.predict("key " * 200, "go left")
+
+
+def test_imagine_feeds_each_state_to_the_next_step(forward):
+    actions = ["go left", "go right", "go left"]
+    first = forward.predict(X, actions[0])[0]
+    second = forward.predict(first, actions[1], history=[X])[0]  # the run shows one earlier state
+    third = forward.predict(second, actions[2], history=[first])[0]
+    assert forward.imagine(X, actions) == [first, second, third]
+    assert forward.imagine(X, []) == []
+
+
+def test_infer_ranks_the_actions_it_is_given(inverse):
+    actions = ["go left", "go right", "key", "go left"]
+    found = inverse.infer(X, Y, actions=actions)
+    assert sorted(c.action for c in found) == ["go left", "go right", "key"]
+    assert [c.inverse for c in found] == sorted((c.inverse for c in found), reverse=True)
+    for candidate in found:
+        assert candidate.inverse == pytest.approx(inverse.log_likelihood(X, Y, candidate.action), abs=1e-5)
+        assert candidate.forward is None
+
+
+def test_infer_samples_where_no_actions_are_given(monkeypatch, inverse):
+    found = inverse.infer(X, Y, n=4, seed=3)
+    assert found == inverse.infer(X, Y, n=4, seed=3)
+    asked = []
+
+    def replies(scorer, rows, n=1, temperature=0.0, **options):
+        asked.append((n, temperature))
+        return [["go left"] if temperature == 0 else ["go right", "", "GO  left", "key"]]
+
+    monkeypatch.setattr(api.labelling, "infer", replies)
+    found = inverse.infer(X, Y, n=4)
+    assert asked == [(1, 0.0), (4, 1.0)]
+    assert {c.action for c in found} == {
+        "GO  left",
+        "go right",
+        "key",
+    }  # equal actions once, the unreadable one left out
+
+
+def test_candidates_are_ranked_by_the_forward_model_where_there_is_one(forward, inverse):
+    row = {"state": X, "next_state": Y, "history": ["key"]}
+    found = api.candidates(inverse, [row], ["go left", "go right", "key"], forward=forward)[0]
+    for candidate in found:
+        expected = forward.log_likelihood(X, candidate.action, Y, history=["key"])
+        assert candidate.forward == pytest.approx(expected, abs=1e-5)
+    assert [c.forward for c in found] == sorted((c.forward for c in found), reverse=True)
+
+
+def test_a_run_folder_means_its_latest_checkpoint(run_folder):
+    path, recipe = api.resolve(run_folder, "inverse")
+    assert path == run_folder / "phases/03-warmup-inverse-sft"
+    assert recipe == load_recipe(run_folder / "recipe.toml")
+
+
+def test_a_phase_is_prompted_as_its_run_is(run_folder):
+    for name in ("01-start", "03-warmup-inverse-sft"):
+        path, recipe = api.resolve(run_folder / "phases" / name, "inverse")
+        assert path == run_folder / "phases" / name
+        assert recipe.model.prompt == "terse"
+    with pytest.raises(InputError, match="is a checkpoint of the forward model, expected one of the inverse"):
+        api.resolve(run_folder / "phases/02-warmup-forward-sft", "inverse")
+
+
+def test_what_is_no_model_is_named(run_folder, tmp_path):
+    with pytest.raises(InputError, match="gone: no such folder"):
+        api.resolve(tmp_path / "gone", "forward")
+    for path in (tmp_path, run_folder / "phases/04-verified1-label"):
+        with pytest.raises(InputError, match=r"neither a run folder \(no ledger.json\) nor a checkpoint"):
+            api.resolve(path, "forward")
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    for file in ("ledger.json", "recipe.toml"):
+        shutil.copy(run_folder / file, unfinished)
+    with pytest.raises(InputError, match="has no results yet"):
+        api.resolve(unfinished, "forward")
+
+
+def test_a_name_on_a_hub_is_left_to_transformers():
+    assert str(api.resolve("owner/model", "forward")[0]) == "owner/model"
+
+
+def test_a_model_that_was_never_a_path_of_the_run(run_folder, qwen3, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run_folder, copy)
+    (copy / "results.json").write_text(json.dumps({"forward": str(qwen3), "inverse": str(qwen3)}))
+    assert api.resolve(copy, "forward")[0] == qwen3
+
+
+def test_an_unknown_device_is_the_users_error(run_folder):
+    with pytest.raises(InputError, match="device 'gpu', expected auto, cpu or cuda"):
+        swirl.load_forward(run_folder, "gpu")
