@@ -9,7 +9,6 @@ recorded: a run trained on the written file takes every action in it for true, i
 whose `confidence` is high enough, or let `swirl train` do the relabelling itself.
 """
 
-import csv
 import json
 import logging
 import math
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from swirl import api
 from swirl import data as recordings
@@ -26,6 +24,7 @@ from swirl.data.files import JSONL
 from swirl.data.table import SCHEMA
 from swirl.errors import InputError
 from swirl.labelling import Candidate, confidence
+from swirl.methods import pick
 
 logger = logging.getLogger("swirl")
 
@@ -78,7 +77,7 @@ def label(
         raise InputError("no inverse model; give --inverse RUN (or --pick N to label by hand)")
     if n < 0:
         raise InputError(f"--samples {n}, expected 0 (the greedy action alone) or more")
-    check_ending(out, (".parquet", *JSONL))
+    pick.check_ending(out, (".parquet", *JSONL))
     table = recordings.read(data)
     model = api.load_inverse(inverse, device)
     verifier = api.load_forward(forward, device) if forward else None
@@ -138,10 +137,10 @@ def merge(data: str | Path, labels: str | Path, out: str | Path) -> dict[str, in
     Raises:
         InputError: A row of `labels` is not in the recording, has other states there, or contradicts its action.
     """
-    check_ending(out, (".parquet", *JSONL))
+    pick.check_ending(out, (".parquet", *JSONL))
     rows = recordings.read(data).to_pylist()
     place = {(row["trajectory"], row["step"]): row for row in rows}
-    filled = read_labels(labels)
+    filled = pick.read(labels)
     merged = 0
     for number, row in enumerate(filled, start=1):
         action, where = (row.get("action") or "").strip(), f"{labels}: row {number}"
@@ -168,38 +167,3 @@ def _step(row: dict[str, Any], where: str) -> int:
         return int(float(row["step"]))
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{where}: step is {row.get('step')!r}, expected the number that was written there") from None
-
-
-def read_labels(path: str | Path) -> Rows:
-    """The rows of a file that `pick` wrote, with whatever was filled in.
-
-    Raises:
-        InputError: The file cannot be read as its ending says.
-    """
-    path = Path(path)
-    check_ending(path, ENDINGS)
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path).to_pylist()
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                return [dict(row) for row in csv.DictReader(file)]
-            return [dict(json.loads(line)) for line in file if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected the file that --pick wrote, filled in") from None
-    except (OSError, ValueError, TypeError, csv.Error, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected the file that --pick wrote, filled in") from None
-
-
-ENDINGS = (".csv", ".jsonl", ".parquet")
-"""What `pick` writes and `merge` reads."""
-
-
-def check_ending(path: str | Path, endings: Sequence[str]) -> None:
-    """Refuse a file name of an unknown kind before any work is done.
-
-    Raises:
-        InputError: The name ends otherwise.
-    """
-    if not str(path).endswith(tuple(endings)):
-        raise InputError(f"{path}: unknown kind of file, expected {', '.join(endings)}")

@@ -28,8 +28,9 @@ from swirl import api, metrics
 from swirl import data as recordings
 from swirl.data.files import replacing
 from swirl.errors import InputError
-from swirl.methods.annotate import ENDINGS, check_ending
 
+ENDINGS = (".csv", ".jsonl", ".parquet")
+"""Files to fill in."""
 COLUMNS = ("trajectory", "step", "state", "next_state", "action")
 POOL = 8
 """Transitions per pick that an inverse model is asked about, at most."""
@@ -205,3 +206,34 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
                 writer.writerows([COLUMNS, *(row.values() for row in rows)])
         else:
             part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a file that `write` wrote, with whatever was filled in.
+
+    Raises:
+        InputError: The file cannot be read as its ending says.
+    """
+    path = Path(path)
+    check_ending(path, ENDINGS)
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path).to_pylist()
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                return [dict(row) for row in csv.DictReader(file)]
+            return [dict(json.loads(line)) for line in file if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the file that --pick wrote, filled in") from None
+    except (OSError, ValueError, TypeError, csv.Error, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected the file that --pick wrote, filled in") from None
+
+
+def check_ending(path: str | Path, endings: Sequence[str]) -> None:
+    """Refuse a file name of an unknown kind before any work is done.
+
+    Raises:
+        InputError: The name ends otherwise.
+    """
+    if not str(path).endswith(tuple(endings)):
+        raise InputError(f"{path}: unknown kind of file, expected {', '.join(endings)}")

@@ -1,0 +1,160 @@
+import csv
+import json
+import math
+
+import pyarrow.parquet as pq
+import pytest
+
+from swirl import api, data
+from swirl.errors import InputError
+from swirl.labelling import Candidate
+from swirl.methods import annotate, pick
+
+X, Y = "door shut\nkey", "door open\nkey"
+ROWS = [
+    {"state": X, "action": "go left", "next_state": Y, "trajectory": "a", "step": 0},
+    {"state": Y, "action": None, "next_state": X, "trajectory": "a", "step": 1},
+    {"state": X, "action": None, "next_state": Y, "trajectory": "b", "step": 0},
+    {"state": X, "action": None, "next_state": Y, "trajectory": "c", "step": 0},
+]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path):
+    return write(tmp_path / "in.jsonl", ROWS)
+
+
+def test_what_lacks_an_action_gets_the_likeliest_one(recording, run_folder, tmp_path):
+    actions = ["go left", "go right", "key"]
+    for name in ("out.parquet", "out.jsonl"):
+        counts = annotate.label(recording, tmp_path / name, run_folder, actions=actions, device="cpu")
+        assert counts == {"rows": 4, "kept": 1, "inferred": 3, "unreadable": 0}
+    written = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert written == [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    added = set(annotate.ADDED.names)
+    kept = {name: value for name, value in written[0].items() if name in added}
+    assert kept == dict.fromkeys(added) | {"inferred": False}
+    assert written[0]["action"] == "go left"
+    inverse = api.load_inverse(run_folder, "cpu")
+    likelihoods = {a: inverse.log_likelihood(Y, X, a, history=[X]) for a in actions}
+    best = max(likelihoods, key=likelihoods.get)
+    row = written[1]
+    assert (row["action"], row["inferred"], row["forward_log_likelihood"]) == (best, True, None)
+    assert row["log_likelihood"] == pytest.approx(likelihoods[best], abs=1e-5)
+    total = sum(math.exp(value) for value in likelihoods.values())
+    assert row["confidence"] == pytest.approx(math.exp(likelihoods[best]) / total, rel=1e-5)
+    alternatives = json.loads(row["alternatives"])
+    assert [action for action, _ in alternatives] == sorted(actions, key=likelihoods.get, reverse=True)
+    assert dict(alternatives) == pytest.approx(likelihoods, abs=1e-4)
+
+
+def test_the_written_file_is_a_recording_of_the_same_transitions(recording, run_folder, tmp_path):
+    annotate.label(recording, tmp_path / "out.parquet", run_folder, actions=["go left"], device="cpu")
+    before, after = data.read(recording), data.read(tmp_path / "out.parquet")
+    assert after.drop(["action"]).equals(before.drop(["action"]))
+    assert after["action"].null_count == 0
+
+
+def test_with_a_forward_model_it_chooses(recording, run_folder, tmp_path):
+    actions = ["go left", "go right", "key"]
+    annotate.label(recording, tmp_path / "out.jsonl", run_folder, run_folder, actions, device="cpu")
+    row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])
+    forward = api.load_forward(run_folder, "cpu")
+    likelihoods = {a: forward.log_likelihood(Y, a, X, history=[X]) for a in actions}
+    asked = {action for action, _ in json.loads(row["alternatives"])}
+    assert row["action"] == max(asked, key=likelihoods.get)
+    assert row["forward_log_likelihood"] == pytest.approx(likelihoods[row["action"]], abs=1e-5)
+
+
+def test_equal_pairs_are_asked_once_and_the_unreadable_are_counted(monkeypatch, recording, run_folder, tmp_path):
+    asked = []
+
+    def found(model, rows, *rest):
+        asked.extend(rows)
+        return [[Candidate("go right", -1.0), Candidate("key", -3.0)] if row["state"] == X else [] for row in rows]
+
+    monkeypatch.setattr(annotate.api, "candidates", found)
+    counts = annotate.label(recording, tmp_path / "out.parquet", run_folder, device="cpu")
+    assert [(row["state"], row["history"]) for row in asked] == [(Y, [X]), (X, [])]
+    assert counts == {"rows": 4, "kept": 1, "inferred": 2, "unreadable": 1}
+    written = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["action"] for row in written] == ["go left", None, "go right", "go right"]
+    assert [row["inferred"] for row in written] == [False, False, True, True]
+    # Sampled candidates are not all there is: the model gives "go right" a probability of e^-1, and so says the file.
+    assert written[2]["confidence"] == pytest.approx(math.exp(-1))
+    assert json.loads(written[2]["alternatives"]) == [["go right", -1.0], ["key", -3.0]]
+
+
+def test_nothing_to_label_writes_the_recording(run_folder, tmp_path):
+    recording = write(tmp_path / "in.jsonl", ROWS[:1])
+    counts = annotate.label(recording, tmp_path / "out.jsonl", run_folder, device="cpu")
+    assert counts == {"rows": 1, "kept": 1, "inferred": 0, "unreadable": 0}
+
+
+def test_errors_come_before_any_work(recording, run_folder, tmp_path):
+    with pytest.raises(InputError, match="no inverse model; give --inverse"):
+        annotate.label(recording, tmp_path / "out.parquet", None)
+    with pytest.raises(InputError, match="--samples -1, expected 0"):
+        annotate.label(recording, tmp_path / "out.parquet", run_folder, n=-1)
+    with pytest.raises(InputError, match="unknown kind of file, expected"):
+        annotate.label(recording, tmp_path / "out.csv", run_folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["todo.csv", "todo.jsonl", "todo.parquet"])
+def test_what_a_person_filled_in_is_merged_back(recording, tmp_path, name):
+    pick.pick(recording, tmp_path / name, 9)
+    rows = pick.read(tmp_path / name)
+    assert len(rows) == 1  # the pair (X, Y) has an action in row 0 already
+    rows[0]["action"] = " go right "
+    pick.write(rows, tmp_path / f"filled-{name}")
+    counts = annotate.merge(recording, tmp_path / f"filled-{name}", tmp_path / "out.parquet")
+    assert counts == {"rows": 4, "labels": 1, "empty": 0}
+    before, after = data.read(recording).to_pylist(), data.read(tmp_path / "out.parquet").to_pylist()
+    assert [row["action"] for row in after] == ["go left", "go right", None, None]
+    assert [row | {"action": None} for row in after] == [row | {"action": None} for row in before]
+
+
+def test_rows_left_empty_are_counted(recording, tmp_path):
+    rows = [{**ROWS[1], "action": None}, {**ROWS[2], "action": "key"}, {**ROWS[3], "action": "  "}]
+    counts = annotate.merge(recording, write(tmp_path / "f.jsonl", rows), tmp_path / "out.jsonl")
+    assert counts == {"rows": 4, "labels": 1, "empty": 2}
+
+
+def test_a_spreadsheets_line_ends_and_numbers_do_no_harm(recording, tmp_path):
+    with (tmp_path / "f.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["action", "step", "trajectory", "next_state", "state"])
+        writer.writerow(["go right", "1.0", "a", X.replace("\n", "\r\n"), Y.replace("\n", "\r\n") + "\r\n"])
+    annotate.merge(recording, tmp_path / "f.csv", tmp_path / "out.jsonl")
+    assert data.read(tmp_path / "out.jsonl")["action"].to_pylist() == ["go left", "go right", None, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**ROWS[1], "action": "go", "step": 7}, r"row 1 is not a transition of"),
+        ({**ROWS[1], "action": "go", "state": "other"}, r"row 1 is not a transition of"),
+        ({**ROWS[0], "action": "go right"}, "action 'go right', but the recording has 'go left' there already"),
+        ({**ROWS[1], "action": "go", "step": "x"}, "step is 'x', expected the number"),
+        ({"action": "go"}, "step is None, expected the number"),
+    ],
+)
+def test_labels_of_something_else_are_refused(recording, tmp_path, row, message):
+    with pytest.raises(InputError, match=message):
+        annotate.merge(recording, write(tmp_path / "f.jsonl", [row]), tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_labels_that_cannot_be_read_are_refused(recording, tmp_path):
+    with pytest.raises(InputError, match="no such file; expected the file that --pick wrote"):
+        annotate.merge(recording, tmp_path / "gone.csv", tmp_path / "out.jsonl")
+    for name, text in (("bad.jsonl", "{"), ("list.jsonl", "[1]"), ("bad.parquet", "x"), ("bad.csv", b"\xff\xfe")):
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(InputError, match="cannot be read"):
+            annotate.merge(recording, tmp_path / name, tmp_path / "out.jsonl")
