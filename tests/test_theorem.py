@@ -190,16 +190,17 @@ WORTH = {"lm": 1.0, "ln": -0.5, "mm": 0.3, "mn": 2.0}  # reward of a completion;
 def branching(warm, tmp_path_factory):
     """A checkpoint that writes two symbols and no end, the second depending on the first."""
     folder = tmp_path_factory.mktemp("branching")
-    asked, (l, m, n) = branching_prompt(Policy(warm["inverse"]).tokenizer)
-    pairs = 3 * [[l, m]] + [[l, n]] + [[m, m]] + 3 * [[m, n]]
+    rows = two_symbols(warm["inverse"], "lm lm lm ln mm mn mn mn")
     schedule = train.Schedule(steps=60, batch=8, learning_rate=3e-3, lr_warmup=0.05, seed=0, checkpoints=1)
-    rows = [(asked, pair) for pair in pairs]
     return train.sft(warm["inverse"], rows, folder, schedule=schedule, model=SPEC, select=last, device="cpu")
 
 
-def branching_prompt(tokenizer):
-    symbols = [tokenizer(z, add_special_tokens=False)["input_ids"][0] for z in "lmn"]
-    return prompts.encode_prompt(tokenizer, prompts.prompt("inverse", "a", "p")), symbols
+def two_symbols(path, words):
+    """Encoded rows that answer one prompt with each of the words, without an end."""
+    tokenizer = models.load_tokenizer(path)
+    symbol = {z: tokenizer(z, add_special_tokens=False)["input_ids"][0] for z in ACTIONS}
+    asked = prompts.encode_prompt(tokenizer, prompts.prompt("inverse", "a", "p"))
+    return [(asked, [symbol[z] for z in word]) for word in words.split()]
 
 
 def measured_gradient(start, out, group, beta, reward):
@@ -207,8 +208,7 @@ def measured_gradient(start, out, group, beta, reward):
 
     The first step is supervised only: it moves the policy away from its reference, after one of the two first symbols.
     """
-    asked, (l, m, n) = branching_prompt(models.load_tokenizer(start))
-    push = [(asked, pair) for pair in 4 * [[l, n]] + [[m, m]] + 3 * [[m, n]]]
+    push = two_symbols(start, "ln ln ln ln mm mn mn mn")
 
     def only_later(trainer_state, completions, **columns):
         zero = trainer_state.global_step == 0
