@@ -34,26 +34,19 @@ def by_hand(folder, messages, completion):
 
 
 def test_likelihoods_are_the_scorers(forward, inverse, tiny):
-    content = f"state:\n{X}\naction: go left\nnext state:"
-    expected = by_hand(tiny, [{"role": "user", "content": content}], Y)
+    expected = by_hand(tiny, prompts.prompt("forward", X, "go left"), Y)
     assert forward.log_likelihood(X, "go left", Y) == pytest.approx(expected, abs=1e-5)
-    content = f"earlier:\nkey\nstate:\n{X}\nnext state:\n{Y}\naction:"
-    expected = by_hand(tiny, [{"role": "user", "content": content}], "go left")
+    expected = by_hand(tiny, prompts.prompt("inverse", X, Y, ["key"]), "go left")
     assert inverse.log_likelihood(X, Y, "go left", history=["key"]) == pytest.approx(expected, abs=1e-5)
     assert inverse.log_likelihood(X, Y, "go left") != pytest.approx(expected, abs=1e-3)
 
 
 def test_any_checkpoint_is_asked_with_the_instruction(qwen3):
     forward, inverse = swirl.load_forward(qwen3, "cpu"), swirl.load_inverse(str(qwen3), "cpu")
-    messages = [
-        {"role": "system", "content": prompts.INSTRUCTIONS["forward"]},
-        {"role": "user", "content": "state:\na\naction: go\nnext state:"},
-    ]
+    messages = prompts.prompt("forward", "a", "go", style="instruct")
+    assert prompts.INSTRUCTIONS["forward"] in messages[0]["content"]
     assert forward.log_likelihood("a", "go", "b") == pytest.approx(by_hand(qwen3, messages, "b"), abs=1e-4)
-    messages = [
-        {"role": "system", "content": prompts.INSTRUCTIONS["inverse"]},
-        {"role": "user", "content": "state:\na\nnext state:\nb\naction:"},
-    ]
+    messages = prompts.prompt("inverse", "a", "b", style="instruct")
     assert inverse.log_likelihood("a", "b", "go") == pytest.approx(by_hand(qwen3, messages, "go"), abs=1e-4)
     assert forward.max_length == 512  # what its configuration says it can read
     assert len(forward.predict("a", "go", max_new_tokens=5)) == 1
@@ -78,7 +71,7 @@ def test_predict_is_greedy_alone_and_sampled_in_number(forward):
 
 def test_predict_is_the_models_own_greedy_reply(forward, tiny):
     asked = forward.scorer.tokenizer.apply_chat_template(
-        [{"role": "user", "content": f"state:\n{X}\naction: go left\nnext state:"}],
+        prompts.prompt("forward", X, "go left"),
         add_generation_prompt=True,
         return_dict=True,
         return_tensors="pt",
@@ -100,13 +93,19 @@ def test_a_prompt_that_leaves_no_room_is_refused(forward):
         forward.predict("key " * 200, "go left")
 
 
-def test_imagine_feeds_each_state_to_the_next_step(forward):
-    actions = ["go left", "go right", "go left"]
-    first = forward.predict(X, actions[0])[0]
-    second = forward.predict(first, actions[1], history=[X])[0]  # the run shows one earlier state
-    third = forward.predict(second, actions[2], history=[first])[0]
-    assert forward.imagine(X, actions) == [first, second, third]
+def test_imagine_feeds_each_state_to_the_next_step(monkeypatch, forward):
+    asked = []
+
+    def predict(state, action, history=()):
+        asked.append((state, action, list(history)))
+        return [f"{state}, then {action}"]
+
+    monkeypatch.setattr(forward, "predict", predict)
     assert forward.imagine(X, []) == []
+    found = forward.imagine([{"type": "text", "text": "x"}], ["a", "b", "c"])
+    assert found == ["x, then a", "x, then a, then b", "x, then a, then b, then c"]
+    # The run shows one earlier state.
+    assert asked == [("x", "a", []), (found[0], "b", ["x"]), (found[1], "c", [found[0]])]
 
 
 def test_infer_ranks_the_actions_it_is_given(inverse):

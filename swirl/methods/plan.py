@@ -114,8 +114,8 @@ def _model(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> tuple[Any, Shape]:
 
     spec = recipe.model
     if spec.name == "tiny":
-        texts = [text for row in rows for text in (row["state"], row["next_state"], row["action"] or "")]
-        tokenizer = models.tiny_tokenizer(texts or ["a"], spec)
+        texts = {text for row in rows for text in (row["state"], row["next_state"], row["action"] or "")}
+        tokenizer = models.tiny_tokenizer(sorted(texts), spec)
         config = models.tiny_config(tokenizer, spec)
     else:
         tokenizer = models.load_tokenizer(spec.name, spec.trust_remote_code)

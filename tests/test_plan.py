@@ -1,0 +1,176 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swirl import models, prompts
+from swirl.config import Data, Evaluation, Model, Recipe, Swirl, Verified, Warmup
+from swirl.errors import InputError
+from swirl.methods import plan
+from swirl.methods.cost import EFFICIENCY, Cost, Lengths, Machine, Shape
+
+TINY = Model(vocabulary=300, hidden=32, layers=2, heads=2, max_length=128)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    monkeypatch.setattr(plan, "_benchmark", lambda recipe, shape: Machine(1e9, 1e9))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    rows = [{"state": "door shut", "action": "go left", "next_state": "door open"}] * 40
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Recipe(
+        methods=("warmup", "swirl", "verified"),
+        threads=1,
+        device="cpu",
+        model=TINY,
+        data=Data(path=str(path), validation_labels=3, labels=9),
+        warmup=Warmup(steps=10, batch=4),
+        swirl=Swirl(rounds=2, steps=5, prompts=2, generations=4),
+        verified=Verified(rounds=1, pairs=7, steps=6, batch=8),
+        evaluation=Evaluation(max_rows=3),
+    )
+
+
+def test_the_phases_are_those_that_the_methods_make(recipe, tmp_path):
+    phases = plan.plan(recipe, tmp_path)["phases"]
+    assert [(p["phase"], p["kind"], p["steps"], p["rows"]) for p in phases] == [
+        ("start", "build", 0, 0),
+        ("warmup-forward-sft", "sft", 10, 4),
+        ("warmup-inverse-sft", "sft", 10, 4),
+        ("swirl1-label", "label", 0, 10),
+        ("swirl1-forward-grpo", "grpo", 5, 8),
+        ("swirl1-inverse-grpo", "grpo", 5, 8),
+        ("swirl2-label", "label", 0, 10),
+        ("swirl2-forward-grpo", "grpo", 5, 8),
+        ("swirl2-inverse-grpo", "grpo", 5, 8),
+        ("verified1-label", "label", 0, 7),
+        ("verified1-forward-sft", "sft", 6, 8),
+        ("verified1-inverse-sft", "sft", 6, 8),
+        ("test", "test", 0, 3),
+    ]
+    assert all(math.isfinite(p["seconds"]) and p["seconds"] > 0 for p in phases[1:])
+
+
+def test_nothing_is_written(recipe, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    plan.show(recipe, Path("cache"))
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_lengths_and_parameters_are_those_of_the_model_that_will_be_built(recipe, tmp_path):
+    found = plan.plan(recipe, tmp_path)
+    models.build_tiny(["door open", "door shut", "go left"], tmp_path / "tiny", TINY, seed=0)
+    model, tokenizer = models.load(tmp_path / "tiny")
+    assert found["model"]["parameters"] == sum(p.numel() for p in model.parameters())
+    messages = prompts.prompt("forward", "door shut", "go left")
+    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    told = tokenizer("door open", add_special_tokens=False)["input_ids"]
+    assert found["lengths"]["prompt"]["forward"] == len(asked)
+    assert found["lengths"]["reply"]["forward"] == len(told) + 1
+    assert found["phases"][1]["tokens"] == 10 * 4 * (len(asked) + len(told) + 1)
+
+
+def test_without_a_recording_texts_are_taken_to_be_as_long_as_allowed(recipe, tmp_path):
+    gone = replace(recipe, data=replace(recipe.data, path=str(tmp_path / "gone.parquet")))
+    found = plan.plan(gone, tmp_path)
+    assert not found["lengths"]["measured"]
+    for role in ("forward", "inverse"):
+        assert found["lengths"]["prompt"][role] + found["lengths"]["reply"][role] == 128
+    world = replace(recipe, data=replace(recipe.data, path=""))
+    assert not plan.plan(world, tmp_path / "cache")["lengths"]["measured"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_checkpoint_is_measured_without_its_weights(recipe, qwen3, tmp_path):
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(qwen3, copy, ignore=shutil.ignore_patterns("*.safetensors"))
+    spec = replace(TINY, name=str(copy), prompt="instruct", max_length=1024)
+    found = plan.plan(replace(recipe, model=spec), tmp_path)
+    model, _ = models.load(qwen3)
+    assert found["model"]["parameters"] == sum(p.numel() for p in model.parameters())
+    with pytest.raises(InputError, match="cannot load a tokenizer"):
+        plan.plan(replace(recipe, model=replace(spec, name=str(tmp_path))), tmp_path)
+
+
+def cost(recipe, **shape):
+    numbers = {"parameters": 1000, "multiplied": 900, "layers": 2, "hidden": 10, "vocabulary": 50} | shape
+    lengths = Lengths({"forward": 6, "inverse": 8}, {"forward": 4, "inverse": 2}, {"forward": 5, "inverse": 3}, True)
+    return Cost(recipe, Shape(**numbers), lengths, Machine(1e6, 1e6), 40, 0)
+
+
+def test_seconds_by_hand():
+    machine = cost(Recipe())
+    flops = 2 * 7 * 10 * (900 + 2 * 10 * 10)  # 7 rows of 10 tokens, N = 900, 2 layers x 10 wide x 10 long
+    assert machine.score("forward", 7) == pytest.approx(flops / (EFFICIENCY * 1e6))
+    assert machine.train("forward", 7) == pytest.approx(3 * machine.score("forward", 7))
+    read = 2 * 7 * 11 * (900 + 2 * 10 * 11) / (EFFICIENCY * 1e6)
+    weights = 900 * 4 / 1e6  # float32, once for each of 5 tokens and each of 4 batches
+    assert machine.generate("forward", 7, 2) == pytest.approx(read + 5 * 4 * (weights + 2 * 4e-4))
+
+
+def test_bytes_by_hand():
+    facts = {"phase": "x", "steps": 1, "rows": 3}
+    tokens, weights = 3 * 10, 1000 * 4
+    rest = tokens * 2 * 10 * 34 / 2 * 4 + 3 * 4 * tokens * 50
+    assert cost(Recipe()).memory([facts | {"kind": "label"}]) == 2 * weights
+    assert cost(Recipe()).memory([facts | {"kind": "sft"}]) == pytest.approx(4 * weights + rest)
+    # GRPO holds the scorer and, where there is a KL, the reference too.
+    assert cost(Recipe()).memory([facts | {"kind": "grpo"}]) == pytest.approx(6 * weights + rest)
+    no_kl = Recipe(swirl=Swirl(beta=0.0))
+    assert cost(no_kl).memory([facts | {"kind": "grpo"}]) == pytest.approx(5 * weights + rest)
+    assert cost(Recipe()).memory([facts | {"kind": k} for k in ("label", "grpo", "sft")]) == pytest.approx(
+        6 * weights + rest
+    )
+
+
+def test_dearer_settings_cost_more(recipe, tmp_path):
+    base = plan.plan(recipe, tmp_path)
+    for dearer in (
+        replace(recipe, warmup=replace(recipe.warmup, steps=20)),
+        replace(recipe, swirl=replace(recipe.swirl, generations=8)),
+        replace(recipe, verified=replace(recipe.verified, candidates=16)),
+        replace(recipe, evaluation=replace(recipe.evaluation, checkpoints=9)),
+    ):
+        assert plan.plan(dearer, tmp_path)["seconds"] > base["seconds"]
+    batches = replace(recipe, trainer={"per_device_train_batch_size": 2})
+    assert plan.plan(batches, tmp_path)["bytes"] < base["bytes"]
+
+
+def test_unknown_methods_are_refused(recipe, tmp_path):
+    with pytest.raises(InputError, match="unknown method 'nope'"):
+        plan.plan(replace(recipe, methods=("nope",)), tmp_path)
+
+
+def test_shown_for_people_and_for_scripts(recipe, tmp_path, capsys):
+    plan.show(recipe, tmp_path, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found == plan.plan(recipe, tmp_path)
+    plan.show(recipe, tmp_path)
+    out = capsys.readouterr().out
+    for text in ("swirl2-inverse-grpo", "parameters", "memory", "GFLOP/s", "Estimates", "measured"):
+        assert text in out
+
+
+def test_the_machines_speed_is_measured(monkeypatch):
+    monkeypatch.undo()
+    found = plan._benchmark(Recipe(threads=1, device="cpu"), Shape(1, 1, 1, 64, 1), seconds=0.02)
+    assert np.isfinite([found.flops, found.bytes]).all()
+    assert found.flops > 1e7
+    assert found.bytes > 1e7
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59, "59 s"), (90, "1.5 min"), (7200, "2 h"), (3e6, "35 days")]
+)
+def test_times_have_two_digits(seconds, text):
+    assert plan._time(seconds) == text

@@ -1,0 +1,107 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from swirl import api, data
+from swirl.errors import InputError
+from swirl.eval import standalone
+
+X, Y = "door shut\nkey", "door open\nkey"
+ROWS = [
+    {"state": X, "action": "go left", "next_state": Y, "trajectory": "a", "step": 0},
+    {"state": Y, "action": "go left", "next_state": X, "trajectory": "a", "step": 1},
+    {"state": X, "action": "go right", "next_state": X, "trajectory": "b", "step": 0},
+    {"state": X, "action": None, "next_state": Y, "trajectory": "c", "step": 0},
+]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path):
+    return write(tmp_path / "in.jsonl", ROWS)
+
+
+def test_metrics_of_both_models_beside_their_baselines(recording, run_folder):
+    rows = standalone.evaluate(recording, run_folder, run_folder, device="cpu")
+    found = {(row["model"], row["role"], row["metric"]): row for row in rows}
+    forward, inverse = (
+        str(run_folder / "phases" / f"0{i}-warmup-{r}-sft") for i, r in ((2, "forward"), (3, "inverse"))
+    )
+    assert {(row["model"], row["role"]) for row in rows} == {
+        ("recording", "both"),
+        ("copy-input", "forward"),
+        (forward, "forward"),
+        ("majority-action", "inverse"),
+        (inverse, "inverse"),
+        ("cycle", "both"),
+    }
+    assert found["copy-input", "forward", "exact_match"]["value"] == pytest.approx(1 / 3)
+    assert found["copy-input", "forward", "exact_match_changed"]["value"] == 0
+    assert found["majority-action", "inverse", "action_exact_match"]["value"] == pytest.approx(2 / 3)
+    model, past = api.load_forward(run_folder, "cpu"), [[], [X], []]
+    nll = [
+        -model.log_likelihood(r["state"], r["action"], r["next_state"], h) for r, h in zip(ROWS[:3], past, strict=True)
+    ]
+    assert found[forward, "forward", "nll"]["value"] == pytest.approx(sum(nll) / 3, abs=1e-5)
+    assert found["cycle", "both", "cycle_exact_match_changed"]["n"] == 2
+
+
+def test_rows_without_an_action_are_counted_and_left_out(recording, run_folder):
+    rows = standalone.evaluate(recording, inverse=run_folder, device="cpu")
+    counts = {row["metric"]: (row["value"], row["n"]) for row in rows if row["role"] == "both"}
+    assert counts == {"rows_without_action": (1, 4), "rows_scored": (3, 3)}
+    assert {row["role"] for row in rows} == {"inverse", "both"}
+
+
+def test_without_any_action_the_two_models_give_the_cycle(run_folder, tmp_path):
+    recording = write(tmp_path / "in.jsonl", [{**row, "action": None} for row in ROWS])
+    rows = standalone.evaluate(recording, run_folder, run_folder, device="cpu")
+    assert [row["metric"] for row in rows] == ["rows_without_action", "rows_scored", "cycle_exact_match_changed"]
+    assert [row["n"] for row in rows] == [4, 4, 3]
+    with pytest.raises(InputError, match="none of its 4 rows has an action"):
+        standalone.evaluate(recording, forward=run_folder, device="cpu")
+
+
+def test_a_sample_of_the_rows_is_the_same_each_time(run_folder, tmp_path):
+    rows = [{**ROWS[0], "trajectory": f"t{i}", "state": f"key {i}"} for i in range(9)]
+    recording = write(tmp_path / "in.jsonl", rows)
+    some = [standalone.evaluate(recording, inverse=run_folder, max_rows=n, device="cpu") for n in (4, 4, 0)]
+    assert some[0] == some[1]
+    scored = [next(row["value"] for row in rows if row["metric"] == "rows_scored") for rows in some]
+    assert scored == [4, 4, 9]
+
+
+def test_histories_that_a_file_holds_are_used(tmp_path):
+    table = data.with_history(data.read(write(tmp_path / "in.jsonl", ROWS)), 1)
+    pq.write_table(table.slice(1, 1), tmp_path / "part.parquet")  # as a split does: its history lies elsewhere
+    assert standalone.read_rows(tmp_path / "part.parquet", 1)[0]["history"] == [X]
+    assert standalone.read_rows(tmp_path / "in.jsonl", 1)[1]["history"] == [X]
+    assert "history" not in standalone.read_rows(tmp_path / "part.parquet", 0)[0]
+
+
+def test_a_row_that_the_model_cannot_read_is_named(run_folder, tmp_path):
+    recording = write(tmp_path / "in.jsonl", [ROWS[0], {**ROWS[1], "state": "key " * 200}])
+    with pytest.raises(InputError, match=r"trajectory 'a' step 1: \d+ tokens as a forward prompt"):
+        standalone.evaluate(recording, forward=run_folder, device="cpu")
+
+
+def test_no_model_is_an_error(recording, run_folder):
+    with pytest.raises(InputError, match="give --forward, --inverse or both"):
+        standalone.evaluate(recording)
+    with pytest.raises(InputError, match="--max-rows -1, expected 0"):
+        standalone.evaluate(recording, forward=run_folder, max_rows=-1)
+
+
+def test_a_table_for_people_and_json_for_scripts(recording, run_folder, capsys):
+    rows = standalone.evaluate(recording, run_folder, run_folder, device="cpu")
+    standalone.show(rows, as_json=True)
+    assert json.loads(capsys.readouterr().out) == rows
+    standalone.show(rows)
+    out = capsys.readouterr().out
+    for text in ("Forward model: ", "copy-input", "Inverse model: ", "majority-action", "rows_without_action", "cycle"):
+        assert text in out
