@@ -42,6 +42,9 @@ class Data:
     """Share of transitions whose layouts are kept for validation."""
     test: float = 0.1
     """Share of transitions whose layouts are kept for the test."""
+    inverse_unchanged: bool = True
+    """Whether the inverse model trains on transitions that changed nothing; where any idle action may have led there,
+    they teach it noise."""
     history: int = 0
     """Previous states shown in the prompt, for partially observed worlds."""
 
@@ -67,11 +70,11 @@ class Model:
     trust_remote_code: bool = False
     vocabulary: int = 512
     """`tiny` only: tokens in its vocabulary."""
-    hidden: int = 128
+    hidden: int = 96
     """`tiny` only: width."""
-    layers: int = 4
+    layers: int = 3
     """`tiny` only: depth."""
-    heads: int = 4
+    heads: int = 6
     """`tiny` only: attention heads."""
 
 

@@ -164,6 +164,15 @@ def confidence(group: Sequence[Candidate]) -> float:
     return joint[0] - _log_sum_exp(joint)
 
 
+def explained(group: Sequence[Candidate]) -> bool:
+    """Whether the first candidate makes the recorded next state likelier than all others together.
+
+    Such a label serves the forward model even where another idle action would have done as well, and so no action can
+    be told: on transitions that change nothing.
+    """
+    return group[0].forward is not None and group[0].forward > math.log(0.5)
+
+
 def threshold(scores: Sequence[float], right: Sequence[bool], precision: float) -> float | None:
     """The lowest score that a label must have so that labels at or above it are right often enough.
 

@@ -17,6 +17,9 @@ from swirl.types import Role, State, state_text
 
 Messages = list[dict[str, str]]
 
+ACTION, NEXT = "<|action|>", "<|next|>"
+"""Marks of the terse style; the tokenizer of `tiny` has a token for each."""
+
 INSTRUCTIONS: dict[Role, str] = {
     "forward": (
         "You are a world model. Given the state of a world and the action that is taken, write the state that "
@@ -39,15 +42,14 @@ def prompt(
         state: The state before the step.
         given: The action for the forward role, the next state for the inverse role.
         history: Earlier states of the trajectory, oldest first.
-        style: `terse` (tags only) or `instruct` (with the role's instruction).
+        style: `terse` (marks only, for models trained from scratch) or `instruct` (with the role's instruction).
     """
-    earlier = "".join(f"earlier:\n{state_text(past)}\n" for past in history)
-    if role == "forward":
-        content = f"{earlier}state:\n{state_text(state)}\naction: {given}\nnext state:"
-    else:
-        content = f"{earlier}state:\n{state_text(state)}\nnext state:\n{state_text(given)}\naction:"
     if style == "terse":
-        return [{"role": "user", "content": content}]
+        past = "".join(f"{state_text(earlier)}{NEXT}" for earlier in history)
+        return [{"role": "user", "content": f"{past}{state_text(state)}{ACTION if role == 'forward' else NEXT}{given}"}]
+    past = "".join(f"Earlier state:\n{state_text(earlier)}\n\n" for earlier in history)
+    asked = f"Action: {given}" if role == "forward" else f"Next state:\n{state_text(given)}"
+    content = f"{past}State:\n{state_text(state)}\n\n{asked}"
     return [{"role": "system", "content": INSTRUCTIONS[role]}, {"role": "user", "content": content}]
 
 

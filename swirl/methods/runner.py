@@ -105,10 +105,7 @@ class Runner:
                 tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
                 rows = [row for table in tables for row in table.to_pylist()]
                 texts = {text for row in rows for text in (row["state"], row["next_state"], row.get("action") or "")}
-                frame = (
-                    prompts.prompt("inverse", "", "")[0]["content"] + prompts.prompt("forward", "", "")[0]["content"]
-                )
-                models.build_tiny([*sorted(texts), frame], out, spec, self.recipe.seed)
+                models.build_tiny(sorted(texts), out, spec, self.recipe.seed)
 
         self._start = self._phase("start", build, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
@@ -128,7 +125,7 @@ class Runner:
                 out: Path, roles: Any = roles, begin: Path = begin, schedule: Any = schedule, name: str = name
             ) -> None:
                 tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
-                rows = [self._encode(tokenizer, r, row) for r in roles for row in self._mix(sources, settings)]
+                rows = [self._encode(tokenizer, r, row) for r in roles for row in self._mix(sources, r, settings)]
                 if not rows:
                     raise InputError(
                         f"{name}: no labelled transitions to train on; raise data.labels, or set warmup.steps = 0"
@@ -262,7 +259,8 @@ class Runner:
             kept = [
                 {**row, "action": group[0].action}
                 for row, group in zip(rows, groups, strict=True)
-                if group and least is not None and labelling.confidence(group) >= least
+                if group
+                and (labelling.explained(group) or (least is not None and labelling.confidence(group) >= least))
             ]
             facts = {"pairs": len(rows), "kept": len(kept), "threshold": least, "validation_coverage": coverage}
             logger.info("%s: kept %d of %d pairs (threshold %s)", stage, len(kept), len(rows), least)
@@ -316,9 +314,11 @@ class Runner:
         spec = self.recipe.model
         return prompts.encode(tokenizer, role, row, spec.prompt, spec.max_length, **spec.chat_template_kwargs)
 
-    def _mix(self, sources: Sequence[Path], settings: Warmup | Verified) -> list[dict[str, Any]]:
+    def _mix(self, sources: Sequence[Path], role: Role, settings: Warmup | Verified) -> list[dict[str, Any]]:
         """Rows of all sources; the first holds true labels and is repeated to its least share."""
         tables = [pq.read_table(path).to_pylist() for path in sources]
+        if role == "inverse" and not self.recipe.data.inverse_unchanged:
+            tables = [[row for row in table if metrics.changed(row["state"], row["next_state"])] for table in tables]
         rest = [row for table in tables[1:] for row in table]
         repeats = 1
         if rest and tables[0] and isinstance(settings, Verified):

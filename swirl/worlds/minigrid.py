@@ -36,7 +36,7 @@ from swirl.types import State
 from swirl.worlds.base import Step, unknown
 
 INSTALL = "pip install minigrid gymnasium"
-ACTIONS = ("turn left", "turn right", "move forward", "pick up", "drop", "toggle")  # MiniGrid's actions 0 to 5
+ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle")  # MiniGrid's actions 0 to 5
 DIRECTIONS = ("right", "down", "left", "up")  # MiniGrid's directions 0 to 3
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 DEFAULT_ENVIRONMENTS = ("MiniGrid-Fetch-6x6-N2-v0", "MiniGrid-DoorKey-8x8-v0", "MiniGrid-UnlockPickup-v0")
@@ -265,11 +265,11 @@ def _explore(env: Any) -> tuple[dict[Pose, Any], dict[Cell, Pose]]:
         x, y, direction = pose
         ahead = _front(pose)
         facing.setdefault(ahead, pose)
-        moves = [((x, y, (direction - 1) % 4), "turn left"), ((x, y, (direction + 1) % 4), "turn right")]
+        moves = [((x, y, (direction - 1) % 4), "left"), ((x, y, (direction + 1) % 4), "right")]
         thing = env.grid.get(*ahead)
         # Goals and lava end the episode: they are faced, never crossed.
         if thing is None or (thing.can_overlap() and thing.type not in ("goal", "lava")):
-            moves.append(((*ahead, direction), "move forward"))
+            moves.append(((*ahead, direction), "forward"))
         for pose_after, action in moves:
             if pose_after not in came_from:
                 came_from[pose_after] = pose, action
@@ -282,9 +282,9 @@ def _target(env: Any) -> tuple[Cell, str] | None:
     wanted = getattr(env, "targetType", None), getattr(env, "targetColor", None)  # Fetch
     for cell, thing in _things(env.grid):
         if thing.type == "goal":
-            return cell, "move forward"
+            return cell, "forward"
         if thing is getattr(env, "obj", None) or (thing.type, thing.color) == wanted:
-            return cell, "pick up"
+            return cell, "pickup"
     return None
 
 
@@ -299,7 +299,7 @@ def _subgoal(env: Any, facing: dict[Cell, Pose]) -> tuple[Cell, str] | None:
     free = sorted((cell for cell in facing if env.grid.get(*cell) is None), key=lambda cell: cell in beside)
     drop = (free[0], "drop") if free else None
     if target and target[0] in facing:
-        return drop if target[1] == "pick up" and held else target
+        return drop if target[1] == "pickup" and held else target
     shut = [cell for cell, door in doors.items() if not door.is_open]
     for cell in (cell for cell in facing if cell in shut):
         key = ("key", doors[cell].color)
@@ -308,10 +308,10 @@ def _subgoal(env: Any, facing: dict[Cell, Pose]) -> tuple[Cell, str] | None:
         keys = (other for other in facing if other in things and (things[other].type, things[other].color) == key)
         nearest = next(keys, None)
         if nearest:
-            return drop if held else (nearest, "pick up")
+            return drop if held else (nearest, "pickup")
     if target is None and all(cell in facing for cell in shut):
         return None
     if held:
         return drop
     loose = [cell for cell in facing if cell in things and things[cell].can_pickup()]
-    return next(((cell, "pick up") for cell in sorted(loose, key=lambda cell: cell not in beside)), None)
+    return next(((cell, "pickup") for cell in sorted(loose, key=lambda cell: cell not in beside)), None)

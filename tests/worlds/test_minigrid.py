@@ -176,28 +176,28 @@ def test_doorkey_step_by_step():
     assert text == "room 8 8\nagent 1 6 up\ncarrying nothing\n" + rest.format("locked") + "\nkey yellow 2 1"
 
     state = place(world, 1, 6, "left")
-    for action in ("move forward", "pick up", "drop", "toggle"):  # the outer wall
+    for action in ("forward", "pickup", "drop", "toggle"):  # the outer wall
         assert world.step(action)[:4] == (state, 0.0, False, False)
-    assert world.step("turn left")[0] == state.replace("left", "down")
-    assert world.step("turn right")[0] == state
+    assert world.step("left")[0] == state.replace("left", "down")
+    assert world.step("right")[0] == state
 
     place(world, 2, 2, "up")
-    assert "agent 2 2 up" in world.step("move forward")[0]  # a key is in the way
-    held = world.step("pick up")[0]
+    assert "agent 2 2 up" in world.step("forward")[0]  # a key is in the way
+    held = world.step("pickup")[0]
     assert held == "room 8 8\nagent 2 2 up\ncarrying key yellow\n" + rest.format("locked")
-    assert "agent 2 1 up" in world.step("move forward")[0]
-    world.step("turn right")
+    assert "agent 2 1 up" in world.step("forward")[0]
+    world.step("right")
     unlocked = world.step("toggle")[0]
     assert unlocked == "room 8 8\nagent 2 1 right\ncarrying key yellow\n" + rest.format("open")
     assert world.step("drop")[0] == unlocked  # not onto a door
     assert world.step("toggle")[0] == unlocked.replace("open", "closed")
     world.step("toggle")
-    assert "agent 3 1 right" in world.step("move forward")[0]
+    assert "agent 3 1 right" in world.step("forward")[0]
     dropped = world.step("drop")[0]
     assert dropped == "room 8 8\nagent 3 1 right\ncarrying nothing\n" + rest.format("open") + "\nkey yellow 4 1"
 
     place(world, 5, 6, "right")
-    state, reward, terminated, truncated, _ = world.step("move forward")
+    state, reward, terminated, truncated, _ = world.step("forward")
     assert "agent 6 6 right" in state
     assert (terminated, truncated) == (True, False)
     assert reward == pytest.approx(1 - 0.9 * 17 / 640)  # the agent was moved by hand, 17 steps were taken
@@ -219,7 +219,7 @@ def test_a_toggle_destroys_a_box_and_the_layout_stays():
 def test_truncation_is_not_termination():
     world = make("minigrid", environments="MiniGrid-DoorKey-8x8-v0", max_steps=3)
     world.reset(0)
-    ends = [world.step("turn left")[2:4] for _ in range(3)]
+    ends = [world.step("left")[2:4] for _ in range(3)]
     assert ends == [(False, False), (False, False), (False, True)]
 
 
@@ -298,8 +298,8 @@ def test_what_cannot_be_used_is_refused():
     with pytest.raises(InputError, match=r"call reset\(seed\)"):
         world.act("random", np.random.default_rng(0))
     world.reset(0)
-    with pytest.raises(InputError, match=r"unknown action 'turn lefft'.*did you mean 'turn left'"):
-        world.step("turn lefft")
+    with pytest.raises(InputError, match=r"unknown action 'lefft'.*did you mean 'left'"):
+        world.step("lefft")
 
 
 def test_a_closed_world_has_no_episode():
