@@ -1,0 +1,266 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from swirl import arguments, cli, data
+from swirl.errors import InputError
+
+COMMANDS = ("worlds", "collect", "check", "train", "eval", "label", "imagine")
+
+
+def python(code, *args):
+    """What a fresh interpreter does, for what a running one cannot show: imports, signals, exit codes."""
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=120)
+
+
+def swirl(*args):
+    return python("import sys; from swirl import cli; sys.exit(cli.main())", *map(str, args))
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A counter: 12 trajectories of 6 steps, up and down between 0 and 9."""
+    rows = []
+    for start in range(12):
+        value = start % 8
+        for step in range(6):
+            action = ("up", "down")[(start + step) % 3 == 0]
+            after = min(9, max(0, value + (1 if action == "up" else -1)))
+            row = {
+                "state": f"count {value}\nroom {start}",
+                "action": action,
+                "next_state": f"count {after}\nroom {start}",
+            }
+            rows.append(row | {"trajectory": f"t{start}", "step": step})
+            value = after
+    path = tmp_path / "counter.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom swirl import cli\n"
+        "try: cli.main()\n"
+        "finally: print({'torch', 'transformers', 'datasets', 'pyarrow', 'numpy', 'rich'} & set(sys.modules))"
+    )
+    done = python(code, *([command] if command else []), "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: swirl{' ' + command if command else ''} ")
+    assert done.stdout.endswith("\nset()\n")
+
+
+def test_no_command_prints_the_commands():
+    done = swirl()
+    assert done.returncode == 0
+    assert all(f"    {command} " in done.stdout for command in COMMANDS)
+    assert tuple(cli.COMMANDS) == COMMANDS
+
+
+def test_version():
+    done = swirl("--version")
+    assert done.returncode == 0
+    assert done.stdout.split()[0] == "swirl"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trian x", "unknown command 'trian'; did you mean train?"),
+        ("check --tokeniser x y", "unknown option --tokeniser; did you mean --tokenizer?"),
+        ("check a b", "unexpected argument 'b'; see swirl check --help"),
+        ("check", "the following arguments are required: path; see swirl check --help"),
+        ("collect minigrid --out x.parquet --transitions many", "argument --transitions: invalid int value: 'many';"),
+        ("collect minigird --out x.parquet", "unknown world 'minigird'"),
+        ("collect minigrid --out x.parquet --option size", "--option size: expected KEY=VALUE"),
+        ("collect minigrid --out x.parquet --behaviour gold=much", "--behaviour gold=much: expected NAME or"),
+        ("train gone.toml", "no recipe at gone.toml"),
+        ("train {tmp}", "expected a recipe, a TOML file"),
+        ("train {recipe} --sed 1", "unknown option --sed; did you mean --seed?"),
+        ("train {recipe} --thread 1", "unknown option --thread; did you mean --threads?"),
+        ("train {recipe} --warmup.stps 1", "unknown recipe key warmup.stps; did you mean warmup.steps?"),
+        ("train {recipe} --warmpu.steps=1", "unknown recipe key warmpu; did you mean warmup?"),
+        ("train {recipe} --warmup.steps many", "warmup.steps = 'many', expected int"),
+        ("train {recipe} --warmup.steps", "--warmup.steps has no value; write --warmup.steps VALUE"),
+        ("train --warmup.steps --json {recipe}", "--warmup.steps has no value"),
+        ("train {recipe} --model.prompt polite", "expected one of 'terse', 'instruct'"),
+        ("train {recipe} --methods [\"nope\"] --dry-run", "unknown method 'nope'"),
+        ("eval {tmp}/gone.parquet --forward {tmp}/gone", "no such folder"),
+        ("eval {tmp}/gone.parquet", "give --forward, --inverse or both"),
+        ("label {tmp}/gone.parquet --out {tmp}/x.csv --pick 3", "gone.parquet: no such file"),
+        ("imagine {tmp}/gone --state a --action b", "no such folder"),
+        ("imagine {tmp}/gone --state @{tmp}/gone --action b", "as text"),
+    ],
+)  # fmt: skip
+def test_the_users_errors_are_one_line_and_exit_2(words, message, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("threads = 1\n")
+    assert cli.main([word.format(tmp=tmp_path, recipe=recipe) for word in words.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("swirl: ") and message in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "last"),
+    [
+        ("InputError('got x')", 2, "swirl: got x"),
+        ("MissingPartError('pip install x')", 3, "swirl: pip install x"),
+        ("KeyboardInterrupt()", 130, "swirl: interrupted; a run continues with the same command"),
+        ("ZeroDivisionError('ours')", 1, "ZeroDivisionError: ours"),
+        ("BrokenPipeError()", 0, ""),
+    ],
+)
+def test_exit_codes(error, code, last):
+    done = python(
+        "import sys\nfrom swirl import cli\nfrom swirl.errors import *\n"
+        f"def run(a): raise {error}\n"
+        "cli.COMMANDS['worlds'] = run\nsys.exit(cli.main(['worlds']))"
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert (done.stderr.splitlines() or [""])[-1] == last
+    assert ("Traceback" in done.stderr) == (code == 1)
+
+
+def parsed(*words):
+    found = arguments.parse(["train", *words])
+    return found.recipe, found.overrides
+
+
+def test_overrides_stand_before_or_after_the_recipe():
+    wanted = {"warmup.steps": "5", "methods": '["warmup"]'}
+    assert parsed("r.toml", "--warmup.steps", "5", "--methods", '["warmup"]') == ("r.toml", wanted)
+    assert parsed("--warmup.steps", "5", "--methods", '["warmup"]', "r.toml") == ("r.toml", wanted)
+    assert parsed("--warmup.steps=5", "r.toml", '--methods=["warmup"]') == ("r.toml", wanted)
+    assert parsed("r.toml", "--verified.precision", "-0.5") == ("r.toml", {"verified.precision": "-0.5"})
+
+
+def test_options_that_share_a_sections_name_stay_options():
+    found = arguments.parse(
+        ["train", "r.toml", "--data", "d.parquet", "--data.labels", "9", "--seed", "3", "--threads=1"]
+    )
+    assert (found.data, found.seed) == ("d.parquet", 3)
+    assert found.overrides == {"data.labels": "9", "threads": "1"}
+
+
+def test_only_train_takes_overrides():
+    with pytest.raises(InputError, match=r"unknown option --warmup.steps"):
+        arguments.parse(["check", "x", "--warmup.steps", "5"])
+
+
+def test_overrides_reach_the_recipe(tmp_path, recording, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('threads = 1\ndevice = "cpu"\n[model]\nhidden = 32\nlayers = 1\nheads = 2\nvocabulary = 300\n')
+    words = ["train", "--swirl.steps", "7", str(recipe), "--methods", '["swirl"]', "--dry-run", "--json"]
+    assert cli.main([*words, "--data", str(recording), "--swirl.setting", "elbo"]) == 0
+    phases = json.loads(capsys.readouterr().out)["phases"]
+    assert [(p["phase"], p["steps"]) for p in phases if p["kind"] == "grpo"] == [
+        ("swirl1-forward-grpo", 7),
+        ("swirl1-inverse-grpo", 7),
+    ]
+
+
+def test_json_alone_goes_to_stdout(recording, run_folder, tmp_path, capsys):
+    def result(*words):
+        assert cli.main([*map(str, words), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert {row["world"] for row in result("worlds")} >= {"minigrid"}
+    assert result("check", recording)["rows"] == 72
+    imagined = result("imagine", run_folder, "--state", "key", "--action", "go left", "--device", "cpu")
+    assert [row["action"] for row in imagined] == ["go left"]
+    short = tmp_path / "short.jsonl"
+    short.write_text(json.dumps({"state": "key", "action": "go left", "next_state": "door"}) + "\n")
+    rows = result("eval", short, "--forward", run_folder, "--inverse", run_folder, "--device", "cpu")
+    assert {row["role"] for row in rows} == {"forward", "inverse", "both"}
+
+
+def test_collect_then_check(tmp_path, capsys):
+    path = tmp_path / "r.parquet"
+    assert cli.main(["collect", "minigrid", "--out", str(path), "--transitions", "60", "--behaviour", "random"]) == 0
+    assert capsys.readouterr().out.startswith(f"{path}: 60 transitions, ")
+    assert data.read(path).num_rows == 60
+    assert cli.main(["check", str(path)]) == 0
+    assert "transitions       60 in" in capsys.readouterr().out
+
+
+def test_a_split_that_leaks_exits_2(tmp_path):
+    row = {"state": "a", "action": "go", "next_state": "b"}
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row | {"split": s}) + "\n" for s in ("train", "test")))
+    assert cli.main(["check", str(tmp_path / "r.jsonl")]) == 2
+
+
+def test_the_three_uses_of_label(recording, run_folder, tmp_path, capsys):
+    table = data.read(recording).to_pylist()
+    for row in table[6:]:
+        row["action"] = None
+    some = tmp_path / "some.jsonl"
+    some.write_text("".join(json.dumps(row) + "\n" for row in table))
+
+    def said(*words):
+        assert cli.main(["label", *map(str, words)]) == 0
+        return capsys.readouterr().out
+
+    out = tmp_path / "todo.jsonl"
+    assert said(some, "--out", out, "--pick", 4) == f"{out}: 4 picked, 2 kinds, 2 all kinds\n"
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    out.write_text("".join(json.dumps(row | {"action": "up"}) + "\n" for row in rows))
+    merged = tmp_path / "merged.jsonl"
+    assert said(some, "--labels", out, "--out", merged) == f"{merged}: 72 rows, 4 labels, 0 empty\n"
+    labelled = tmp_path / "labelled.parquet"
+    words = ["--inverse", run_folder, "--action", "up", "--action", "down", "--device", "cpu"]
+    assert said(merged, *words, "--out", labelled) == f"{labelled}: 72 rows, 10 kept, 62 inferred, 0 unreadable\n"
+    assert data.read(labelled)["action"].null_count == 0
+
+
+RECIPE = """
+methods = ["warmup"]
+threads = 1
+device = "cpu"
+[data]
+labels = 30
+validation_labels = 6
+[model]
+hidden = 32
+layers = 1
+heads = 2
+vocabulary = 300
+[warmup]
+steps = 3
+batch = 4
+[evaluation]
+checkpoints = 1
+"""
+
+
+@pytest.mark.slow
+def test_a_run_its_continuation_and_its_results_again(recording, tmp_path):
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    words = ["train", recipe, "--data", recording, "--out", out]
+    first = swirl(*words)
+    assert first.returncode == 0, first.stderr
+    assert "copy-input" in first.stdout and f"forward {out}/phases/" in first.stdout
+    assert "phase warmup-forward-sft: finished" in first.stderr
+    again = swirl(*words, "--json")
+    assert again.returncode == 0
+    results = json.loads(again.stdout)
+    assert results == json.loads((out / "results.json").read_text())
+    assert "phase warmup-forward-sft: finished before, skipped" in again.stderr
+    other = swirl(*words, "--seed", "1")
+    assert other.returncode == 2
+    assert "seed was 0, now 1" in other.stderr
+    assert swirl(*words, "--require-gain").returncode == 1  # three steps teach nothing
+    found = swirl("eval", out / "data/test.parquet", "--forward", out, "--inverse", out, "--json", "--device", "cpu")
+    mine = {(r["role"], r["metric"]): r for r in json.loads(found.stdout) if r["model"] != "copy-input"}
+    checked = 0
+    for row in results["rows"]:
+        if (row["split"], row["phase"]) == ("test", "warmup") and row["metric"] != "action_length_mean":
+            assert mine[row["role"], row["metric"]]["value"] == pytest.approx(row["value"], abs=1e-6), row["metric"]
+            checked += 1
+    assert checked > 8
