@@ -127,6 +127,14 @@ def test_exit_codes(error, code, last):
     assert ("Traceback" in done.stderr) == (code == 1)
 
 
+def test_logs_go_to_stderr():
+    done = python(
+        "import logging, sys\nfrom swirl import cli\n"
+        "cli.COMMANDS['worlds'] = lambda a: logging.getLogger('swirl').info('a log')\nsys.exit(cli.main(['worlds']))"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "a log\n")
+
+
 def parsed(*words):
     found = arguments.parse(["train", *words])
     return found.recipe, found.overrides

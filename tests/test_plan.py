@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import save_qwen3
 
 from swirl import models, prompts
 from swirl.config import Data, Evaluation, Model, Recipe, Swirl, Verified, Warmup
@@ -100,6 +101,17 @@ def test_a_checkpoint_is_measured_without_its_weights(recipe, qwen3, tmp_path):
     assert found["model"]["parameters"] == sum(p.numel() for p in model.parameters())
     with pytest.raises(InputError, match="cannot load a tokenizer"):
         plan.plan(replace(recipe, model=replace(spec, name=str(tmp_path))), tmp_path)
+
+
+def test_an_input_embedding_of_its_own_multiplies_nothing(recipe, qwen3, tmp_path):
+    spec = replace(TINY, name=str(qwen3), prompt="instruct", max_length=1024)
+    tied = plan.plan(replace(recipe, model=spec), tmp_path)["model"]
+    assert tied["multiplied"] == tied["parameters"]
+    save_qwen3(tmp_path / "untied", tie_word_embeddings=False)
+    spec = replace(spec, name=str(tmp_path / "untied"))
+    untied = plan.plan(replace(recipe, model=spec), tmp_path)["model"]
+    assert untied["parameters"] - untied["multiplied"] == untied["vocabulary"] * untied["hidden"]
+    assert untied["multiplied"] == tied["multiplied"]
 
 
 def cost(recipe, **shape):
