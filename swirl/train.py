@@ -14,7 +14,6 @@ import dataclasses
 import difflib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from swirl import ledger, models, progress
+from swirl import ledger, models, parallel, progress
 from swirl.config import Model, Swirl
 from swirl.errors import InputError
 
@@ -318,8 +317,8 @@ def _options(
     cls: type, out: Path, schedule: Schedule, rows: int, model: Model, device: str, trainer: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Options that both trainers share; `rows` is rows per optimiser step over all processes."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    asked = (trainer or {}).get("per_device_train_batch_size", rows // world)
+    world = parallel.world_size()
+    asked = (trainer or {}).get("per_device_train_batch_size", max(1, rows // world))
     if rows % (world * asked):
         raise InputError(
             f"{rows} rows per step do not divide into {world} processes x {asked} rows; "
@@ -402,26 +401,38 @@ def _fit(
         with progress.bar(title, schedule.steps, done) as bar:
             trainer = build(str(start), tokenizer, [_Progress(bar), _Complete()])
             trainer.remove_callback(PrinterCallback)
+            if saved:  # TRL 1.16's SFT trainer would count tokens from zero again
+                trainer._total_train_tokens = next(r["num_tokens"] for r in reversed(_log(saved[-1])) if "loss" in r)
             trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
             trainer.accelerator.wait_for_everyone()
         saved = complete_checkpoints(out / "trainer")
-    history = json.loads((saved[-1] / "trainer_state.json").read_text())["log_history"]
-    ledger.atomic_write(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in history if "loss" in row))
-    candidates = [start, *(_whole(path, start, model) for path in saved)]
-    _export(select(candidates), out)
+    if parallel.is_main():
+        rows = [row for row in _log(saved[-1]) if "loss" in row]
+        ledger.atomic_write(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    chosen = select([start, *(_whole(path, start, model) for path in saved)])
+    if parallel.is_main():
+        _export(chosen, out, model)
+    parallel.barrier()
     return out
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Trainer checkpoints in order of their step, up to the first that is not whole; the rest is deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=_step)
-    whole = 0
-    while whole < len(found) and _is_complete(found[whole]):
-        whole += 1
-    if int(os.environ.get("RANK", "0")) == 0:
-        for broken in found[whole:]:
+
+    def whole() -> list[str]:
+        found = sorted(folder.glob("checkpoint-*"), key=_step)
+        count = 0
+        while count < len(found) and _is_complete(found[count]):
+            count += 1
+        for broken in found[count:]:
             shutil.rmtree(broken)
-    return found[:whole]
+        return [str(path) for path in found[:count]]
+
+    return [Path(path) for path in parallel.from_main(whole)]
+
+
+def _log(checkpoint: Path) -> list[dict[str, Any]]:
+    return json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
 
 
 def _step(checkpoint: Path) -> int:
@@ -437,20 +448,25 @@ def _whole(checkpoint: Path, start: Path, model: Model) -> Path:
     """A checkpoint as an ordinary model folder: LoRA adapters are merged into the weights they started from."""
     if not model.lora_rank:
         return checkpoint
-    merged = checkpoint / "merged"
-    if not (merged / "config.json").is_file():
+    merged, staging = checkpoint / "merged", checkpoint / "merging"
+    if parallel.is_main() and not merged.is_dir():
         from peft import PeftModel
 
         base, tokenizer = models.load(start, "cpu", model.dtype, model.trust_remote_code)
-        models.save(PeftModel.from_pretrained(base, checkpoint).merge_and_unload(), tokenizer, merged)
+        models.save(PeftModel.from_pretrained(base, checkpoint).merge_and_unload(), tokenizer, staging)
+        staging.rename(merged)
+    parallel.barrier()
     return merged
 
 
 _TRAINER_ONLY = ("optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "complete.json", "scaler")
 
 
-def _export(chosen: Path, out: Path) -> None:
+def _export(chosen: Path, out: Path, model: Model) -> None:
     """Copy the model and tokenizer files of a checkpoint, and nothing of the trainer's, to `out`."""
+    if not chosen.is_dir():  # a start that was given by its name
+        models.save(*models.load(chosen, "cpu", model.dtype, model.trust_remote_code), out)
+        return
     for file in sorted(chosen.iterdir()):
         if file.is_file() and not file.name.startswith(_TRAINER_ONLY) and file.name not in ("log.jsonl", "phase.json"):
             shutil.copyfile(file, out / file.name)
