@@ -46,7 +46,8 @@ def prompt(
     """
     if style == "terse":
         past = "".join(f"{state_text(earlier)}{NEXT}" for earlier in history)
-        return [{"role": "user", "content": f"{past}{state_text(state)}{ACTION if role == 'forward' else NEXT}{given}"}]
+        mark = ACTION if role == "forward" else NEXT
+        return [{"role": "user", "content": f"{past}{state_text(state)}{mark}{state_text(given)}"}]
     past = "".join(f"Earlier state:\n{state_text(earlier)}\n\n" for earlier in history)
     asked = f"Action: {given}" if role == "forward" else f"Next state:\n{state_text(given)}"
     content = f"{past}State:\n{state_text(state)}\n\n{asked}"
@@ -80,8 +81,12 @@ def encode_prompt(tokenizer: Any, messages: Messages, **template: Any) -> list[i
 
 
 def encode_completion(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a completion, with the token that ends it."""
-    return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    """Token ids of a completion, with the token that ends it.
+
+    Special tokens that stand in the text (a log of another model's chat) are spelt out: they must not end it.
+    """
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [*ids, tokenizer.eos_token_id]
 
 
 def encode(
