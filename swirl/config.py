@@ -80,7 +80,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """State-only pre-training of P(y | x) with the action left blank."""
+    """State-only pre-training of both roles."""
 
     steps: int = 300
     batch: int = 32

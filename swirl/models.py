@@ -7,13 +7,21 @@ beside some other configurations (qwen2) is replaced on loading by that model's 
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from swirl.config import Model
 from swirl.errors import InputError
@@ -121,7 +129,7 @@ def device_of(name: str) -> torch.device:
         return torch.device("cpu")
     from accelerate import PartialState
 
-    return PartialState().device
+    return PartialState().device  # pyright: ignore[reportReturnType]
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
@@ -160,9 +168,12 @@ def load(
 
     tokenizer = load_tokenizer(path, trust_remote_code)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, output_loading_info=True
         )
+        model, report = loaded
+        if report["missing_keys"]:  # which transformers would fill with random numbers
+            raise ValueError(f"it has no weights for {min(report['missing_keys'])}")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"cannot load a model from {path}: {_first_line(error)}; if it is a checkpoint of a run, delete its phase "
@@ -176,11 +187,11 @@ def _first_line(error: Exception) -> str:
 
 
 def weights_hash(model: Any) -> str:
-    """SHA-256 over all weights and buffers, by name."""
+    """SHA-256 over all weights and buffers: name, type, shape and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -222,7 +233,7 @@ def generate(
     replies: list[list[Reply]] = [[] for _ in prompts]
     rows = max(1, batch // n)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), _no_settings_of_its_own(model):
         torch.manual_seed(seed)
         for start in range(0, len(order), rows):
             chosen = order[start : start + rows]
@@ -241,6 +252,16 @@ def generate(
             if advance:
                 advance(len(chosen))
     return replies
+
+
+@contextmanager
+def _no_settings_of_its_own(model: Any) -> Iterator[None]:
+    """A model without the generation settings saved with it: a repetition penalty would sample from another Q."""
+    saved, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = saved
 
 
 def _sampling(temperature: float, top_p: float, top_k: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ One instruction per role, never drawn at random: within a group only the complet
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,6 +66,20 @@ def target(role: Role, row: dict[str, Any]) -> str:
     return state_text(row["next_state"]) if role == "forward" else row["action"]
 
 
+def pretext(role: Role, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A task that a state-only pair poses to a role by itself: the row to ask about, and the completion.
+
+    Forward: the next state, with the action left blank. Inverse: the change, in place of its cause: the lines that the
+    step removes (-) and adds (+), or "=" where there are none.
+    """
+    if role == "forward":
+        return {**row, "action": ""}, state_text(row["next_state"])
+    before, after = state_text(row["state"]).split("\n"), state_text(row["next_state"]).split("\n")
+    gone, come = Counter(before) - Counter(after), Counter(after) - Counter(before)
+    lines = [f"-{line}" for line in gone.elements()] + [f"+{line}" for line in come.elements()]
+    return row, "\n".join(lines) or "="
+
+
 def parse_reply(role: Role, text: str) -> str:
     """The next state or action in a reply: thinking and code fences removed, one line for an action."""
     text = re.sub(r"(?s)^.*?</think>", "", text).strip()
@@ -90,15 +105,21 @@ def encode_completion(tokenizer: Any, text: str) -> list[int]:
 
 
 def encode(
-    tokenizer: Any, role: Role, row: dict[str, Any], style: str, max_length: int, **template: Any
+    tokenizer: Any,
+    role: Role,
+    row: dict[str, Any],
+    style: str,
+    max_length: int,
+    completion: str | None = None,
+    **template: Any,
 ) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt and the completion of a labelled row.
+    """Token ids of the prompt and the completion of a row; the completion is the row's label unless it is given.
 
     Raises:
         InputError: They are longer than `max_length` together; nothing is ever cut.
     """
     prompt_ids = encode_prompt(tokenizer, transition_prompt(role, row, style), **template)
-    completion_ids = encode_completion(tokenizer, target(role, row))
+    completion_ids = encode_completion(tokenizer, target(role, row) if completion is None else completion)
     length = len(prompt_ids) + len(completion_ids)
     if length > max_length:
         raise InputError(

@@ -202,7 +202,7 @@ def grpo(
         "temperature": 1.0 if elbo else settings.temperature,
         "top_p": 1.0 if elbo else settings.top_p,
         "top_k": 0 if elbo else settings.top_k,
-        "min_p": None,
+        "min_p": 0.0,  # None would mean what is saved with the model
         "repetition_penalty": 1.0,
         "epsilon": 0.2,
         "mask_truncated_completions": False,

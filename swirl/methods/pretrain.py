@@ -1,8 +1,11 @@
-"""State-only pre-training of the forward model: P(y | x) on every training pair, with the action left blank.
+"""State-only pre-training: both roles learn from every training pair what needs no action label.
 
-It needs no labels. A model built from scratch learns here what a pretrained one brings along: to copy what a step
-leaves alone, and what steps in this world look like. It is part of the warm-up, so that comparisons stay fair. The
-inverse model does not start from it, for it learned more slowly when it did; with shared weights it must.
+    forward:  P(y | x, no action)      to copy what a step leaves alone, and what steps in this world look like
+    inverse:  P(change | x, y)         to find what changed, written as the lines removed and added
+
+A model built from scratch brings nothing along; with a few hundred labels it would learn neither to copy nor to
+compare. After this, the labels only have to say which action goes with which change. It is part of the warm-up, so that
+comparisons stay fair. Not in the paper, whose models are pretrained on text.
 
 `swirl train recipes/minigrid.toml --methods '["pretrain", "warmup"]'`
 """
@@ -11,6 +14,5 @@ from swirl.methods.runner import Pair, Runner
 
 
 def pretrain(run: Runner, pair: Pair) -> Pair:
-    """SFT of P(y | x) on state-only pairs."""
-    checkpoint = run.adapt("pretrain", pair.forward, run.recipe.pretrain)
-    return Pair(checkpoint, checkpoint if run.recipe.model.shared else pair.inverse)
+    """SFT of both roles on the tasks that state-only pairs pose by themselves."""
+    return run.sft("pretrain", pair, run.pretext(run.recipe.pretrain), run.recipe.pretrain)

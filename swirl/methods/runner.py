@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,10 @@ from swirl.scorer import Scorer
 from swirl.types import ROLES, Role
 
 logger = logging.getLogger("swirl")
+
+
+Examples = Callable[[Role], list[tuple[dict[str, Any], str]]]
+"""The rows that a role trains on, each with its completion; read when the phase is made."""
 
 
 class Pair(NamedTuple):
@@ -110,67 +114,74 @@ class Runner:
         self._start = self._phase("start", build, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
 
-    def sft(self, stage: str, pair: Pair, sources: Sequence[Path], settings: Warmup | Verified) -> Pair:
-        """Supervised fine-tuning of both roles on labelled rows; one phase where weights are shared."""
+    def sft(self, stage: str, pair: Pair, examples: Examples, settings: Pretrain | Warmup | Verified) -> Pair:
+        """Supervised fine-tuning of both roles; one phase where weights are shared."""
         if settings.steps == 0:
             return pair
-        shares = self.recipe.model.shared
-        for roles in (ROLES,) if shares else ((role,) for role in ROLES):
-            role = roles[0]
-            name = f"{stage}-{'both' if shares else role}-sft"
-            begin = getattr(pair, role)
-            schedule = self._schedule(settings, settings.batch, name)
-
-            def work(
-                out: Path, roles: Any = roles, begin: Path = begin, schedule: Any = schedule, name: str = name
-            ) -> None:
-                tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
-                rows = [self._encode(tokenizer, r, row) for r in roles for row in self._mix(sources, r, settings)]
-                if not rows:
-                    raise InputError(
-                        f"{name}: no labelled transitions to train on; raise data.labels, or set warmup.steps = 0"
-                    )
-                train.sft(
-                    begin,
-                    rows,
-                    out,
-                    schedule=schedule,
-                    model=self.recipe.model,
-                    device=self.recipe.device,
-                    trainer=self.recipe.trainer,
-                    title=name,
-                    select=lambda c: self._select(roles, c, out, name),
-                )
-                self._finish(out)
-
+        shared = self.recipe.model.shared
+        for roles in (ROLES,) if shared else ((role,) for role in ROLES):
+            name = f"{stage}-{'both' if shared else roles[0]}-sft"
+            work = partial(self._sft, name, roles, getattr(pair, roles[0]), examples, settings)
             folder = self._phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
-            pair = Pair(folder, folder) if shares else pair._replace(**{role: folder})
+            pair = Pair(folder, folder) if shared else pair._replace(**{roles[0]: folder})
         return pair
 
-    def adapt(self, stage: str, begin: Path, settings: Pretrain) -> Path:
-        """Supervised fine-tuning of P(y | x) on all training pairs, the action left blank."""
-        schedule = self._schedule(settings, settings.batch, stage)
+    def _sft(
+        self,
+        name: str,
+        roles: Sequence[Role],
+        begin: Path,
+        examples: Examples,
+        settings: Pretrain | Warmup | Verified,
+        out: Path,
+    ) -> None:
+        tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
+        schedule = self._schedule(settings, settings.batch, name)
+        rows = [self._encode(tokenizer, role, *example) for role in roles for example in examples(role)]
+        if not rows:
+            raise InputError(f"{name}: no labelled transitions to train on; raise data.labels, or set warmup.steps = 0")
+        train.sft(
+            begin,
+            rows,
+            out,
+            schedule=schedule,
+            model=self.recipe.model,
+            device=self.recipe.device,
+            trainer=self.recipe.trainer,
+            title=name,
+            # What the pretext task teaches is not yet what validation asks.
+            select=(lambda found: found[-1])
+            if isinstance(settings, Pretrain)
+            else lambda found: self._select(roles, found, out, name),
+        )
+        self._finish(out)
 
-        def work(out: Path) -> None:
-            tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
+    def supervised(self, sources: Sequence[Path], label_share: float = 0.0) -> Examples:
+        """Labelled rows of all sources; the first holds true labels and is repeated to its least share."""
+
+        def examples(role: Role) -> list[tuple[dict[str, Any], str]]:
+            tables = [pq.read_table(path).to_pylist() for path in sources]
+            if role == "inverse" and not self.recipe.data.inverse_unchanged:
+                tables = [
+                    [row for row in table if metrics.changed(row["state"], row["next_state"])] for table in tables
+                ]
+            rest = [row for table in tables[1:] for row in table]
+            repeats = round(label_share / (1 - label_share) * len(rest) / max(1, len(tables[0])))
+            return [(row, prompts.target(role, row)) for row in tables[0] * max(1, repeats) + rest]
+
+        return examples
+
+    def pretext(self, settings: Pretrain) -> Examples:
+        """Training pairs, labelled or not, with the task that each poses by itself; as many as the steps will read."""
+
+        def examples(role: Role) -> list[tuple[dict[str, Any], str]]:
             tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
-            pairs = [{**row, "action": ""} for table in tables for row in table.to_pylist()]
-            used = train.batch_order([0] * len(pairs), schedule)  # only what the steps will read is encoded
-            rows = {i: self._encode(tokenizer, "forward", pairs[i]) for i in dict.fromkeys(used)}
-            train.sft(
-                begin,
-                list(rows.values()),
-                out,
-                schedule=schedule,
-                model=self.recipe.model,
-                device=self.recipe.device,
-                trainer=self.recipe.trainer,
-                title=stage,
-                select=lambda candidates: candidates[-1],
-            )
-            self._finish(out)
+            pairs = pa.concat_tables([table.select(tables[1].column_names) for table in tables])
+            order = np.random.default_rng(self.seed(f"pretext-{role}")).permutation(pairs.num_rows)
+            rows = pairs.take(pa.array(order[: settings.steps * settings.batch])).to_pylist()
+            return [prompts.pretext(role, row) for row in rows]
 
-        return self._phase(stage, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
+        return examples
 
     def grpo(
         self, stage: str, role: Role, pair: Pair, rows: Path, reward: Callable[[Likelihood], Reward], settings: Swirl
@@ -310,21 +321,11 @@ class Runner:
             max_grad_norm,
         )
 
-    def _encode(self, tokenizer: Any, role: Role, row: dict[str, Any]) -> train.Encoded:
+    def _encode(self, tokenizer: Any, role: Role, row: dict[str, Any], completion: str) -> train.Encoded:
         spec = self.recipe.model
-        return prompts.encode(tokenizer, role, row, spec.prompt, spec.max_length, **spec.chat_template_kwargs)
-
-    def _mix(self, sources: Sequence[Path], role: Role, settings: Warmup | Verified) -> list[dict[str, Any]]:
-        """Rows of all sources; the first holds true labels and is repeated to its least share."""
-        tables = [pq.read_table(path).to_pylist() for path in sources]
-        if role == "inverse" and not self.recipe.data.inverse_unchanged:
-            tables = [[row for row in table if metrics.changed(row["state"], row["next_state"])] for table in tables]
-        rest = [row for table in tables[1:] for row in table]
-        repeats = 1
-        if rest and tables[0] and isinstance(settings, Verified):
-            share = settings.label_share
-            repeats = max(1, round(share / (1 - share) * len(rest) / len(tables[0])))
-        return tables[0] * repeats + rest
+        return prompts.encode(
+            tokenizer, role, row, spec.prompt, spec.max_length, completion, **spec.chat_template_kwargs
+        )
 
     def _draw(self, count: int, stage: str) -> list[dict[str, Any]]:
         """State-only pairs: a permutation's beginning, all of them for 0 or where there are fewer."""
@@ -369,7 +370,10 @@ class Runner:
             table = pq.read_table(path).to_pylist()
             size = round(settings.replay_batch * weight / total)
             for batch in batches if size else ():
-                batch += [self._encode(tokenizer, role, table[i]) for i in rng.integers(len(table), size=size)]
+                batch += [
+                    self._encode(tokenizer, role, table[i], prompts.target(role, table[i]))
+                    for i in rng.integers(len(table), size=size)
+                ]
         return {"replay": batches, "replay_weight": total}
 
     def _threshold(self, groups: list[list[labelling.Candidate]], settings: Verified) -> tuple[float | None, float]:

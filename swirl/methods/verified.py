@@ -19,5 +19,6 @@ def verified(run: Runner, pair: Pair) -> Pair:
     settings = run.recipe.verified
     for r in range(1, settings.rounds + 1):
         kept = run.relabel(f"verified{r}", pair, settings)
-        pair = run.sft(f"verified{r}", pair, [run.labelled, kept], settings)
+        examples = run.supervised([run.labelled, kept], settings.label_share)
+        pair = run.sft(f"verified{r}", pair, examples, settings)
     return pair

@@ -11,4 +11,4 @@ from swirl.methods.runner import Pair, Runner
 
 def warmup(run: Runner, pair: Pair) -> Pair:
     """SFT of P(y | x, z) and Q(z | x, y) on labelled (x, z, y)."""
-    return run.sft("warmup", pair, [run.labelled], run.recipe.warmup)
+    return run.sft("warmup", pair, run.supervised([run.labelled]), run.recipe.warmup)

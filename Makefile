@@ -1,0 +1,38 @@
+# Two commands do all the set-up: `make demo`, `make test`.
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+
+.PHONY: demo test check results bench install clean
+
+install: $(VENV)/.installed
+
+# PyTorch first and by itself: with 2.13.0 there, nothing asks for the build that brings the CUDA packages along.
+$(VENV)/.installed: requirements.txt pyproject.toml
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "swirl needs Python 3.11 or later, found " + sys.version.split()[0])'
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: install  ## the default recipe on MiniGrid, one seed; fails unless both roles end above their warm-up
+	$(BIN)/swirl train recipes/minigrid.toml --out $(RUNS)/demo --require-gain
+
+test: install  ## every test
+	$(BIN)/python -m pytest
+
+check: install  ## format, lint, types, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -m "not slow"
+
+results: install  ## the published tables, every seed; what is finished is not run again
+	$(BIN)/python benchmarks/results.py --runs $(RUNS)/results
+
+bench: install  ## cost of a phase step, of scoring and of relabelling, as ratios
+	$(BIN)/python benchmarks/cost.py
+
+clean:
+	rm -rf $(VENV) $(RUNS)
