@@ -100,7 +100,7 @@ def verify(
     least: float = 0.01,
     title: str = "verify labels",
 ) -> list[list[Candidate]]:
-    """Score every candidate by the inverse model, and by the forward model those it gives at least `least`.
+    """Score every candidate by the inverse model, and by the forward model those that it does not rule out.
 
     Args:
         inverse: Q(action | state, next_state).
@@ -109,8 +109,8 @@ def verify(
         candidates: Actions per row.
         style: Prompt style.
         template: Keyword arguments of the chat template.
-        least: Probability, among the candidates and under the inverse model, below which an action is not worth the
-            forward model's time.
+        least: Probability under the inverse model, relative to the most likely candidate's, below which an action is
+            not worth the forward model's time.
         title: Shown in the progress bar.
 
     Returns:
@@ -147,8 +147,8 @@ def _by_forward(
 ) -> list[list[Candidate]]:
     kept = []
     for group in groups:
-        total = _log_sum_exp([c.inverse for c in group])
-        kept.append([c for c in group if c.inverse - total >= math.log(least)])
+        best = max((c.inverse for c in group), default=0.0)
+        kept.append([c for c in group if c.inverse - best >= math.log(least)])
     asked = [_ask(row, c.action, row["next_state"]) for row, group in zip(rows, kept, strict=True) for c in group]
     flat = iter(score(forward, "forward", asked, style, template)[0])
     return [[Candidate(c.action, c.inverse, next(flat)) for c in group] for group in kept]
