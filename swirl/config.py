@@ -5,10 +5,14 @@ names the type. `Recipe.toml()` writes the resolved recipe, which reads back to 
 """
 
 import dataclasses
+import datetime
 import difflib
+import functools
 import json
+import math
 import tomllib
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -239,27 +243,52 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
     return recipe
 
 
+# What no run could use: a range in words, its test, and the keys that it holds for. NaN is in none of them.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "at least 1": (
+        lambda value: value >= 1,
+        "threads data.transitions data.max_steps model.max_length model.vocabulary model.hidden model.layers "
+        "model.heads pretrain.steps pretrain.batch warmup.batch swirl.steps swirl.prompts swirl.replay_batch "
+        "verified.candidates verified.batch evaluation.checkpoints evaluation.batch",
+    ),
+    "0 or more": (
+        lambda value: 0 <= value < math.inf,
+        "seed data.seed data.labels data.validation_labels data.history model.lora_rank warmup.steps swirl.rounds "
+        "swirl.patience swirl.beta swirl.top_k swirl.max_grad_norm swirl.min_spread swirl.replay swirl.fidelity "
+        "verified.rounds verified.pairs verified.steps evaluation.max_rows pretrain.lr_warmup warmup.lr_warmup "
+        "swirl.lr_warmup verified.lr_warmup",
+    ),
+    "more than 0": (
+        lambda value: 0 < value < math.inf,
+        "model.lora_alpha pretrain.learning_rate warmup.learning_rate swirl.learning_rate verified.learning_rate "
+        "swirl.temperature",
+    ),
+    "less than 0, and finite: an infinite reward destroys the weights": (
+        lambda value: -math.inf < value < 0,
+        "swirl.floor",
+    ),
+    "a share, more than 0 and at most 1": (lambda value: 0 < value <= 1, "swirl.top_p verified.precision"),
+    "a share, at least 0 and less than 1": (
+        lambda value: 0 <= value < 1,
+        "data.validation data.test verified.label_share",
+    ),
+}
+
+
 def _check(recipe: Recipe) -> None:
     """Refuse values that no run could use."""
-    positive = {
-        "data.transitions": recipe.data.transitions,
-        "model.max_length": recipe.model.max_length,
-        "warmup.batch": recipe.warmup.batch,
-        "swirl.prompts": recipe.swirl.prompts,
-        "verified.batch": recipe.verified.batch,
-        "evaluation.checkpoints": recipe.evaluation.checkpoints,
-        "evaluation.batch": recipe.evaluation.batch,
-        "threads": recipe.threads,
-    }
-    for key, value in positive.items():
-        if value < 1:
-            raise InputError(f"{key} = {value}, expected at least 1")
-    for section in ("pretrain", "warmup", "swirl", "verified"):
-        if getattr(recipe, section).lr_warmup < 0:
-            raise InputError(f"{section}.lr_warmup is negative; expected a share of the steps, or a number of steps")
+    for expected, (fits, keys) in _RANGES.items():
+        for key in keys.split():
+            value = functools.reduce(getattr, key.split("."), recipe)
+            if not fits(typing.cast(float, value)):
+                raise InputError(f"{key} = {value}, expected {expected}")
     if recipe.swirl.generations < 2:
         raise InputError(f"swirl.generations = {recipe.swirl.generations}, expected at least 2: a group needs a spread")
-    if recipe.data.validation + recipe.data.test >= 1 or min(recipe.data.validation, recipe.data.test) < 0:
+    if recipe.model.name == "tiny" and recipe.model.hidden % (2 * recipe.model.heads):
+        raise InputError(
+            f"model.hidden = {recipe.model.hidden}, expected a multiple of twice model.heads = {recipe.model.heads}"
+        )
+    if recipe.data.validation + recipe.data.test >= 1:
         raise InputError("data.validation + data.test must leave something for training; expected shares under 1")
     if recipe.data.labels and recipe.data.validation_labels >= recipe.data.labels:
         raise InputError(
@@ -301,16 +330,26 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return tuple(_convert(args[0], item, key) for item in value)
     if origin is dict and isinstance(value, dict):
         return {name: value[name] if args[1] is Any else _convert(args[1], value[name], key) for name in value}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023:
         return float(value)
     expected = origin or hint
     if isinstance(value, expected) and isinstance(value, bool) == (expected is bool):
         return value
-    raise InputError(f"{key} = {value!r}, expected {getattr(hint, '__name__', hint)}")
+    raise InputError(f"{key} = {value!r}, expected {_TYPES[expected]}")
+
+
+_TYPES = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list",
+    dict: "a section",
+}
 
 
 def _toml_table(table: dict[str, Any], prefix: str) -> str:
-    """Write nested dicts as TOML; values are strings, numbers, booleans, lists of these."""
+    """Write nested dicts as TOML; values are strings, numbers, booleans, dates, lists of these and of dicts."""
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
     lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in plain.items()]
     for key, value in table.items():
@@ -321,7 +360,7 @@ def _toml_table(table: dict[str, Any], prefix: str) -> str:
 
 
 def _toml_key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:
@@ -335,4 +374,8 @@ def _toml_value(value: Any) -> str:
             return repr(value)
         case list() | tuple():
             return f"[{', '.join(map(_toml_value, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{_toml_key(key)} = {_toml_value(item)}' for key, item in value.items())}}}"
+        case datetime.date() | datetime.time():
+            return value.isoformat()
     raise TypeError(f"no TOML for {type(value).__name__}: {value!r}")

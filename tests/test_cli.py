@@ -83,7 +83,7 @@ def test_version():
         ("train {recipe} --thread 1", "unknown option --thread; did you mean --threads?"),
         ("train {recipe} --warmup.stps 1", "unknown recipe key warmup.stps; did you mean warmup.steps?"),
         ("train {recipe} --warmpu.steps=1", "unknown recipe key warmpu; did you mean warmup?"),
-        ("train {recipe} --warmup.steps many", "warmup.steps = 'many', expected int"),
+        ("train {recipe} --warmup.steps many", "warmup.steps = 'many', expected a whole number"),
         ("train {recipe} --warmup.steps", "--warmup.steps has no value; write --warmup.steps VALUE"),
         ("train --warmup.steps --json {recipe}", "--warmup.steps has no value"),
         ("train {recipe} --model.prompt polite", "expected one of 'terse', 'instruct'"),
