@@ -61,7 +61,7 @@ class Policy:
         self.model, self.tokenizer = models.load(path)
         self.end = self.tokenizer.eos_token_id
         self.size = len(self.tokenizer)
-        self.texts = [self.tokenizer.decode([t], skip_special_tokens=True) for t in range(self.size)]
+        self.texts = [self.tokenizer.decode([t], skip_special_tokens=True) for t in range(self.size)] + [""]
 
     def logps(self, messages):
         """Log-probabilities of the first token (V,) and of the second after each first (V, V); float64."""
@@ -84,17 +84,17 @@ class Policy:
         later[self.end] = 0
         return (p1.exp() * (p1 - q1 + later)).sum()
 
-    def rewards(self, reward, messages, **columns):
-        """Reward (V + 1,) of each outcome, from the product's own reward function."""
-        texts = [*self.texts, ""]
-        ids = [[token, self.end] for token in range(self.size)] + [[self.end]]
-        ids[self.end] = [self.end]
-        values = reward(
-            prompts=[messages] * len(texts),
-            completions=[[{"role": "assistant", "content": text}] for text in texts],
-            completion_ids=ids,
-            **{name: [value] * len(texts) for name, value in columns.items()},
-        )
+    def likelihoods(self, role, state, texts, target):
+        """Log-likelihood (V + 1,) of one symbol and the end, given each text; the floor where there is no text."""
+        (symbol,) = self.tokenizer(target, add_special_tokens=False)["input_ids"]
+        values = []
+        for text in texts:
+            if not text.strip():
+                values.append(-10.0 * 2)
+                continue
+            asked = prompts.encode_prompt(self.tokenizer, prompts.prompt(role, state, text.strip()))
+            logps = self.model(torch.tensor([[*asked, symbol]])).logits[0].double().log_softmax(-1)
+            values.append((logps[-2, symbol] + logps[-1, self.end]).item())
         return torch.tensor(values, dtype=torch.float64)
 
 
@@ -118,20 +118,15 @@ def grpo(start, rows, reward, out, beta, steps):
     )
 
 
-def phase_one(forward_path, reward):
+def phase_one(forward_path, inverse_path):
     """E[log Q(z | x, y_hat)] and the most it could be, I(Z; Y_hat | X) - H(Z | X); actions are equally likely."""
-    forward = Policy(forward_path)
+    forward, inverse = Policy(forward_path), Policy(inverse_path)
     value = bound = 0.0
     with torch.no_grad():
         for x in STATES:
             asked = [prompts.prompt("forward", x, z) for z in ACTIONS]
             joint = torch.stack([forward.outcomes(messages) for messages in asked]) / len(ACTIONS)  # (Z, outcomes)
-            log_q = torch.stack(
-                [
-                    forward.rewards(reward, messages, state=x, action=z)
-                    for messages, z in zip(asked, ACTIONS, strict=True)
-                ]
-            )
+            log_q = torch.stack([inverse.likelihoods("inverse", x, forward.texts, z) for z in ACTIONS])
             value += (joint * log_q).sum().item() / len(STATES)
             information = (joint * (joint / (joint.sum(0) * joint.sum(1, keepdim=True))).log()).nansum().item()
             entropy = -(joint.sum(1) * joint.sum(1).log()).sum().item()
@@ -143,24 +138,24 @@ def phase_one(forward_path, reward):
 def test_phase_one_raises_the_lower_bound_of_the_information(warm, tmp_path, sign):
     reward = action_likelihood(Likelihood(Scorer(warm["inverse"]), reduce="sum"))
     rows = [{"prompt": prompts.prompt("forward", x, z), "state": x, "action": z} for x, z in PAIRS]
-    before, most_before = phase_one(warm["forward"], reward)
+    before, most_before = phase_one(warm["forward"], warm["inverse"])
     used, steps = (reward, 40) if sign == 1 else (flipped(reward), 20)
     out = grpo(warm["forward"], rows, used, tmp_path / "f", beta=0.0, steps=steps)
-    after, most_after = phase_one(out, reward)
+    after, most_after = phase_one(out, warm["inverse"])
     assert before <= most_before
     assert after <= most_after
     assert (after > before + 0.15) == (sign == 1)
     assert (after < before - 0.15) == (sign == -1)
 
 
-def phase_two(inverse_path, reference_path, reward):
+def phase_two(inverse_path, reference_path, forward_path):
     """The evidence lower bound E_z[log P(y | x, z)] - KL(Q || reference), and the most that any Q can reach."""
-    inverse, reference = Policy(inverse_path), Policy(reference_path)
+    inverse, reference, forward = Policy(inverse_path), Policy(reference_path), Policy(forward_path)
     value = most = 0.0
     with torch.no_grad():
         for x, y in itertools.product(STATES, NEXT):
             messages = prompts.prompt("inverse", x, y)
-            log_p = inverse.rewards(reward, messages, state=x, next_state=y)
+            log_p = forward.likelihoods("forward", x, inverse.texts, y)
             value += (inverse.outcomes(messages) @ log_p - inverse.divergence(reference, messages)).item() / 9
             most += (reference.outcomes(messages).log() + log_p).logsumexp(0).item() / 9
     return value, most
@@ -174,10 +169,10 @@ def test_phase_two_raises_the_evidence_lower_bound(warm, tmp_path, sign):
         {"prompt": prompts.prompt("inverse", x, y), "state": x, "next_state": y}
         for x, y in itertools.product(STATES, NEXT)
     ]
-    before, most = phase_two(start, start, reward)
+    before, most = phase_two(start, start, warm["forward"])
     used, steps = (reward, 60) if sign == 1 else (flipped(reward), 20)
     out = grpo(start, rows, used, tmp_path / "i", beta=1.0, steps=steps)
-    after, _ = phase_two(out, start, reward)
+    after, _ = phase_two(out, start, warm["forward"])
     assert before < after <= most if sign == 1 else after < before - 0.03
     if sign == 1:  # and comes near the optimum Q ~ reference * P, where a policy that takes the best action is far off
         assert most - after < 0.5 * (most - before)
