@@ -186,7 +186,9 @@ def grpo(
         `out`.
     """
     rng = np.random.default_rng(schedule.seed)
-    data = Dataset.from_list([prompts[i] for i in _cycle(len(prompts), schedule.steps * schedule.batch, rng)])
+    drawn = _cycle(len(prompts), schedule.steps * schedule.batch, rng)
+    # `draw` tells a reward which completions are a group: neighbours may ask the same.
+    data = Dataset.from_list([{**prompts[i], "draw": number} for number, i in enumerate(drawn)])
     group = settings.generations
     elbo = settings.setting == "elbo"
     options = _options(GRPOConfig, out, schedule, schedule.batch * group, model, device, trainer)

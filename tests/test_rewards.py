@@ -197,7 +197,7 @@ def test_the_history_of_a_row_is_in_the_scorers_prompt(scorer):
 
 def test_style_and_template_reach_the_scorers_prompt(qwen3):
     scorer = Fixed(models.load_tokenizer(qwen3), [-1.0])
-    action_likelihood(Likelihood(scorer, style="instruct"))(
+    action_likelihood(Likelihood(scorer, style="instruct", template={"think": False}))(
         prompts=asked("forward", 1),
         **replies(scorer.tokenizer, ["key"]),
         state=["door open"],
@@ -205,7 +205,8 @@ def test_style_and_template_reach_the_scorers_prompt(qwen3):
     )
     ((question,), (answer,)) = scorer.calls[0]
     messages = prompts.prompt("inverse", "door open", "key", style="instruct")
-    assert question == prompts.encode_prompt(scorer.tokenizer, messages)
+    assert question == prompts.encode_prompt(scorer.tokenizer, messages, think=False)
+    assert question != prompts.encode_prompt(scorer.tokenizer, messages)
     assert scorer.tokenizer.decode(answer) == "go left<|im_end|>"
 
 
@@ -221,6 +222,22 @@ def test_what_is_logged_is_the_share_of_unreadable_completions_and_of_level_grou
         log_metric=logged.__setitem__,
     )
     assert logged == {"unreadable": 0.25, "levelled": 0.5}
+
+
+def test_two_groups_that_ask_the_same_are_levelled_apart(scorer):
+    fixed = Fixed(scorer.tokenizer, [-1.0, -1.1, -9.0, -3.0])
+    logged = {}
+    values = action_likelihood(Likelihood(fixed, min_spread=0.5))(
+        prompts=asked("forward", 4),
+        **replies(scorer.tokenizer, ["key"] * 4),
+        state=["door open"] * 4,
+        action=["go left"] * 4,
+        draw=[0, 0, 1, 1],
+        log_metric=logged.__setitem__,
+    )
+    tokens = len(prompts.encode_completion(scorer.tokenizer, "go left"))
+    assert values == pytest.approx([value / tokens for value in (-1.05, -1.05, -9.0, -3.0)])
+    assert logged["levelled"] == 0.5
 
 
 def test_plain_text_completions_are_read_too(scorer):

@@ -464,6 +464,15 @@ def test_trainer_keys_are_passed_on_verbatim(tiny, tmp_path, trainers):
     assert trainers[1].args.max_completion_length == 3
 
 
+@pytest.mark.parametrize(("lr_warmup", "steps"), [(0.0, 0), (0.5, 3), (1, 1), (4, 4)])
+def test_the_rise_of_the_learning_rate_is_a_share_or_a_number_of_steps(tiny, tmp_path, trainers, lr_warmup, steps):
+    run_sft(tiny, tmp_path / "out", schedule=dataclasses.replace(SCHEDULE, lr_warmup=lr_warmup))
+    assert trainers[0].args.warmup_steps == steps
+    rates = [row["learning_rate"] for row in log(tmp_path / "out")]
+    assert rates.index(max(rates)) == steps
+    assert max(rates) == pytest.approx(SCHEDULE.learning_rate)
+
+
 @pytest.mark.parametrize("run", [run_sft, run_grpo])
 def test_checkpointing_of_activations_goes_by_either_name(tiny, tmp_path, trainers, run):
     schedule = train.Schedule(steps=1, batch=2, learning_rate=1e-3, lr_warmup=0, seed=0, checkpoints=1)
@@ -495,10 +504,27 @@ def test_a_batch_smaller_than_the_processes_is_refused(tiny, tmp_path, monkeypat
 # Order
 
 
-def test_grpo_reads_one_permutation_of_the_prompts_after_another(tiny, tmp_path):
+def test_supervised_steps_read_the_rows_in_batch_order(tiny, tmp_path, monkeypatch):
     seen = []
 
-    def reward(prompts, completion_ids, state, action, next_state, **columns):
+    class Seen(train.SFTTrainer):
+        def training_step(self, model, inputs, *rest):
+            seen.append([row[row >= 0].tolist() for row in inputs["labels"]])
+            return super().training_step(model, inputs, *rest)
+
+    monkeypatch.setattr(train, "SFTTrainer", Seen)
+    rows = encoded(tiny)
+    run_sft(tiny, tmp_path / "out", rows)
+    order = train.batch_order([len(p) + len(c) for p, c in rows], SCHEDULE)
+    assert order != sorted(order)
+    assert seen == [[rows[i][1] for i in order[start : start + 4]] for start in range(0, 24, 4)]
+
+
+def test_grpo_reads_one_permutation_of_the_prompts_after_another(tiny, tmp_path):
+    seen, groups = [], []
+
+    def reward(prompts, completion_ids, state, action, next_state, draw, **columns):
+        groups.extend(draw)
         seen.append(list(zip(state, action, next_state, [row[0]["content"] for row in prompts], strict=True)))
         return [0.0] * len(completion_ids)
 
@@ -507,6 +533,7 @@ def test_grpo_reads_one_permutation_of_the_prompts_after_another(tiny, tmp_path)
     assert [len(step) for step in seen] == [3 * SETTINGS.generations] * 5
     for step in seen:  # each prompt's group lies together
         assert all(len(set(step[i : i + 4])) == 1 for i in range(0, 12, 4))
+    assert groups == [number for number in range(15) for _ in range(SETTINGS.generations)]
     drawn = [step[i] for step in seen for i in range(0, 12, 4)]
     for epoch in range(3):
         assert len(set(drawn[epoch * 5 : epoch * 5 + 5])) == 5

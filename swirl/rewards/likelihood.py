@@ -73,6 +73,7 @@ def _reward(
     targets: list[Any],
     prompts: list[Any],
     history: list[Any] | None = None,
+    draw: list[int] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
     **_: Any,
 ) -> list[float | None]:
@@ -94,7 +95,7 @@ def _reward(
         value = total / count
         value = max(value, spec.floor) if math.isfinite(value) else spec.floor
         rewards[i] = value if spec.reduce == "mean" else value * count
-    rewards, levelled = level(rewards, prompts, spec.min_spread)
+    rewards, levelled = level(rewards, draw or prompts, spec.min_spread)
     if log_metric:
         log_metric("unreadable", 1 - sum(readable) / len(readable))
         log_metric("levelled", levelled)
