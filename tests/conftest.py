@@ -136,3 +136,13 @@ def run_folder(tmp_path_factory, tiny):
     results = {"forward": "phases/02-warmup-forward-sft", "inverse": "phases/03-warmup-inverse-sft"}
     (folder / "results.json").write_text(json.dumps({**results, "alarms": [], "rows": []}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def swirl(tmp_path_factory):
+    """Runs `swirl` in fresh processes that share one import; see `whole_runs.Server`."""
+    from whole_runs import Server
+
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
