@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl import labelling, models, prompts
-from swirl.config import Model, Recipe, load_recipe
+from swirl.config import Model, Recipe, load_recipe, parse_recipe
 from swirl.errors import InputError
 from swirl.labelling import Candidate
 from swirl.rewards.likelihood import score
@@ -34,6 +34,9 @@ UNKNOWN_CONTEXT = 4096
 def resolve(path: str | Path, role: Role) -> tuple[Path, Recipe]:
     """The checkpoint that a path means for a role, and the recipe that says how to prompt it.
 
+    A checkpoint that a run made carries `swirl.json`, which says how it was trained to be asked; any other is asked
+    zero-shot, with an instruction.
+
     Args:
         path: A run folder (its latest checkpoint of the role), a phase of a run, or any `transformers` checkpoint: a
             folder, or a name that `transformers` can resolve.
@@ -43,20 +46,21 @@ def resolve(path: str | Path, role: Role) -> tuple[Path, Recipe]:
         InputError: There is no such folder, or it holds no model for the role.
     """
     path = Path(path)
-    run = next((folder for folder in (path, *path.parents) if (folder / "ledger.json").is_file()), None)
-    if run is None:
-        return _checked(path), Recipe(model=Model(prompt="instruct", max_length=0))
-    recipe = load_recipe(run / "recipe.toml")
-    if run == path:
+    fallback = Recipe(model=Model(prompt="instruct", max_length=0))
+    if (path / "ledger.json").is_file():
         if not (path / "results.json").is_file():
             raise InputError(
                 f"{path} has no results yet; let `swirl train` finish a method, or name a folder under phases/"
             )
-        return path / json.loads((path / "results.json").read_text())[role], recipe
-    other = "inverse" if role == "forward" else "forward"
-    if f"-{other}-" in path.name:
-        raise InputError(f"{path} is a checkpoint of the {other} model, expected one of the {role} model")
-    return _checked(path), recipe
+        fallback = load_recipe(path / "recipe.toml")
+        path = path / json.loads((path / "results.json").read_text())[role]
+    checkpoint = _checked(path)
+    if not (checkpoint / "swirl.json").is_file():
+        return checkpoint, fallback
+    card = json.loads((checkpoint / "swirl.json").read_text())
+    if role not in card["roles"]:
+        raise InputError(f"{path} is a checkpoint of the {card['roles'][0]} model, expected one of the {role} model")
+    return checkpoint, parse_recipe({"model": card["model"], "data": {"history": card["history"]}})
 
 
 def _checked(path: Path) -> Path:
@@ -149,7 +153,7 @@ class ForwardModel(_Model):
         cut = sum(not reply.finished for reply in replies)
         if cut:
             logger.warning("%d of %d predicted states were cut off at the token limit", cut, len(replies))
-        states = [prompts.parse_reply("forward", reply.text) for reply in replies]
+        states = [prompts.parse_reply("forward", reply.text, self.spec.prompt, state) for reply in replies]
         return states if temperature else states * n
 
     def _encode(self, state: State, action: str, history: Sequence[State]) -> tuple[list[int], int]:

@@ -68,8 +68,9 @@ class Model:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_length: int = 256
     """Longest prompt and completion together, tokens; a longer transition is an error, never cut."""
-    prompt: Literal["terse", "instruct"] = "terse"
-    """`terse` for models trained from scratch here, `instruct` for models that follow instructions."""
+    prompt: Literal["terse", "instruct", "terse-change", "instruct-change"] = "terse"
+    """`terse` for models trained from scratch here, `instruct` for models that follow instructions; with `-change`,
+    next states are written as the lines that the step removes and adds."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     vocabulary: int = 512

@@ -9,10 +9,10 @@ One instruction per role, never drawn at random: within a group only the complet
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from swirl import changes
 from swirl.errors import InputError
 from swirl.types import Role, State, state_text
 
@@ -33,6 +33,18 @@ INSTRUCTIONS: dict[Role, str] = {
 }
 
 
+CHANGE_FORM = (
+    " The next state is written as the change to the state: a line that goes is marked with -, a line that comes with "
+    "+; @ and a line number, from 0, before a part that only adds lines; = alone where nothing changes."
+)
+
+
+def written(style: str, state: State, next_state: State) -> str:
+    """A next state as a style writes it: whole, or as its change against the state."""
+    after = state_text(next_state)
+    return changes.describe(state_text(state), after) if style.endswith("-change") else after
+
+
 def prompt(
     role: Role, state: State, given: str | State, history: Sequence[State] = (), style: str = "terse"
 ) -> Messages:
@@ -43,16 +55,20 @@ def prompt(
         state: The state before the step.
         given: The action for the forward role, the next state for the inverse role.
         history: Earlier states of the trajectory, oldest first.
-        style: `terse` (marks only, for models trained from scratch) or `instruct` (with the role's instruction).
+        style: `terse` (marks only, for models trained from scratch) or `instruct` (with the role's instruction); with
+            `-change`, next states are written as changes.
     """
-    if style == "terse":
+    given = state_text(given) if role == "forward" else written(style, state, given)
+    if style.startswith("terse"):
         past = "".join(f"{state_text(earlier)}{NEXT}" for earlier in history)
-        mark = ACTION if role == "forward" else NEXT
-        return [{"role": "user", "content": f"{past}{state_text(state)}{mark}{state_text(given)}"}]
+        return [{"role": "user", "content": f"{past}{state_text(state)}{ACTION if role == 'forward' else NEXT}{given}"}]
+    change = style.endswith("-change")
     past = "".join(f"Earlier state:\n{state_text(earlier)}\n\n" for earlier in history)
-    asked = f"Action: {given}" if role == "forward" else f"Next state:\n{state_text(given)}"
-    content = f"{past}State:\n{state_text(state)}\n\n{asked}"
-    return [{"role": "system", "content": INSTRUCTIONS[role]}, {"role": "user", "content": content}]
+    asked = "Action: " if role == "forward" else "Change:\n" if change else "Next state:\n"
+    return [
+        {"role": "system", "content": INSTRUCTIONS[role] + (CHANGE_FORM if change else "")},
+        {"role": "user", "content": f"{past}State:\n{state_text(state)}\n\n{asked}{given}"},
+    ]
 
 
 def transition_prompt(role: Role, row: dict[str, Any], style: str = "terse") -> Messages:
@@ -61,31 +77,32 @@ def transition_prompt(role: Role, row: dict[str, Any], style: str = "terse") -> 
     return prompt(role, row["state"], given, row.get("history") or (), style)
 
 
-def target(role: Role, row: dict[str, Any]) -> str:
+def target(role: Role, row: dict[str, Any], style: str = "terse") -> str:
     """The completion that a role should give for a labelled row."""
-    return state_text(row["next_state"]) if role == "forward" else row["action"]
+    return written(style, row["state"], row["next_state"]) if role == "forward" else row["action"]
 
 
-def pretext(role: Role, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def pretext(role: Role, row: dict[str, Any], style: str = "terse") -> tuple[dict[str, Any], str]:
     """A task that a state-only pair poses to a role by itself: the row to ask about, and the completion.
 
-    Forward: the next state, with the action left blank. Inverse: the change, in place of its cause: the lines that the
-    step removes (-) and adds (+), or "=" where there are none.
+    Forward: the next state, with the action left blank. Inverse: the change, in place of its cause.
     """
     if role == "forward":
-        return {**row, "action": ""}, state_text(row["next_state"])
-    before, after = state_text(row["state"]).split("\n"), state_text(row["next_state"]).split("\n")
-    gone, come = Counter(before) - Counter(after), Counter(after) - Counter(before)
-    lines = [f"-{line}" for line in gone.elements()] + [f"+{line}" for line in come.elements()]
-    return row, "\n".join(lines) or "="
+        return {**row, "action": ""}, target("forward", row, style)
+    return row, changes.describe(state_text(row["state"]), state_text(row["next_state"]))
 
 
-def parse_reply(role: Role, text: str) -> str:
-    """The next state or action in a reply: thinking and code fences removed, one line for an action."""
+def parse_reply(role: Role, text: str, style: str = "terse", state: State = "") -> str:
+    """The next state or action in a reply: thinking and code fences removed, one line for an action.
+
+    A reply in change form is applied to `state`; "" where it does not fit.
+    """
     text = re.sub(r"(?s)^.*?</think>", "", text).strip()
     fenced = re.fullmatch(r"(?s)```[^\n]*\n(.*?)\n?```", text)
     text = (fenced[1] if fenced else text).strip()
-    return text.split("\n", 1)[0].strip() if role == "inverse" else text
+    if role == "inverse":
+        return text.split("\n", 1)[0].strip()
+    return (changes.apply(state_text(state), text) or "") if style.endswith("-change") else text
 
 
 def encode_prompt(tokenizer: Any, messages: Messages, **template: Any) -> list[int]:
@@ -119,7 +136,7 @@ def encode(
         InputError: They are longer than `max_length` together; nothing is ever cut.
     """
     prompt_ids = encode_prompt(tokenizer, transition_prompt(role, row, style), **template)
-    completion_ids = encode_completion(tokenizer, target(role, row) if completion is None else completion)
+    completion_ids = encode_completion(tokenizer, target(role, row, style) if completion is None else completion)
     length = len(prompt_ids) + len(completion_ids)
     if length > max_length:
         raise InputError(

@@ -42,7 +42,10 @@ def predict(
             batch=recipe.evaluation.batch,
             advance=bar.advance,
         )
-    return [prompts.parse_reply("forward", group[0].text) for group in replies]
+    return [
+        prompts.parse_reply("forward", group[0].text, recipe.model.prompt, row["state"])
+        for row, group in zip(rows, replies, strict=True)
+    ]
 
 
 def measure(
@@ -76,7 +79,12 @@ def measure(
         predictions = [group[0] for group in inferred]
     given = "action" if role == "forward" else "next_state"
     asked = [
-        {"state": r["state"], "given": r[given], "target": prompts.target(role, r), "history": r.get("history")}
+        {
+            "state": r["state"],
+            "given": r[given],
+            "target": r["next_state" if role == "forward" else "action"],
+            "history": r.get("history"),
+        }
         for r in rows
     ]
     sums, counts = score(scorer, role, asked, recipe.model.prompt, recipe.model.chat_template_kwargs)
@@ -99,6 +107,7 @@ def results(role: Role, rows: Rows, predictions: Sequence[str], extra: dict[str,
         out.append(_row(role, name, float(np.mean(value)), low, high, len(value)))
     if role == "inverse":
         health = metrics.action_health([p for p in predictions if p])
+        health.pop("length_mean", None)  # already there, with its interval
         out += [_row(role, f"action_{name}", value, None, None, len(predictions)) for name, value in health.items()]
     return out
 

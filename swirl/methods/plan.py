@@ -151,7 +151,7 @@ def _lengths(recipe: Recipe, tokenizer: Any, rows: Sequence[dict[str, Any]]) -> 
         prompt[role] = float(
             np.mean([len(prompts.encode_prompt(tokenizer, one, **spec.chat_template_kwargs)) for one in asked])
         )
-        told = [len(prompts.encode_completion(tokenizer, prompts.target(role, row))) for row in known]
+        told = [len(prompts.encode_completion(tokenizer, prompts.target(role, row, spec.prompt))) for row in known]
         reply[role], limit[role] = float(np.mean(told)), max(told) + max(told) // 4 + 1
     return Lengths(prompt, reply, limit, measured=True)
 

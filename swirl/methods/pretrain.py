@@ -1,18 +1,24 @@
 """State-only pre-training: both roles learn from every training pair what needs no action label.
 
-    forward:  P(y | x, no action)      to copy what a step leaves alone, and what steps in this world look like
+    forward:  P(y | x, no action)      what steps in this world look like, and to copy what they leave alone
     inverse:  P(change | x, y)         to find what changed, written as the lines removed and added
 
 A model built from scratch brings nothing along; with a few hundred labels it would learn neither to copy nor to
 compare. After this, the labels only have to say which action goes with which change. It is part of the warm-up, so that
 comparisons stay fair. Not in the paper, whose models are pretrained on text.
 
+Where prompts are in change form, the change is in the inverse model's prompt already, and only the forward model has
+something to learn; the inverse model then starts from it.
+
 `swirl train recipes/minigrid.toml --methods '["pretrain", "warmup"]'`
 """
 
 from swirl.methods.runner import Pair, Runner
+from swirl.types import ROLES
 
 
 def pretrain(run: Runner, pair: Pair) -> Pair:
     """SFT of both roles on the tasks that state-only pairs pose by themselves."""
-    return run.sft("pretrain", pair, run.pretext(run.recipe.pretrain), run.recipe.pretrain)
+    settings, change = run.recipe.pretrain, run.recipe.model.prompt.endswith("-change")
+    pair = run.sft("pretrain", pair, run.pretext(settings), settings, ("forward",) if change else ROLES)
+    return Pair(pair.forward, pair.forward) if change else pair

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +92,8 @@ class Runner:
             pq.read_table(self.state_only),
             pq.read_table(self.data / "validation.parquet"),
         ]
-        states = longest([text for table in tables for text in table["next_state"].to_pylist()])
+        pairs = [pair for table in tables for pair in table.select(["state", "next_state"]).to_pylist()]
+        states = longest([prompts.written(self.recipe.model.prompt, **pair) for pair in pairs])
         actions = longest([text for table in (tables[0], tables[2]) for text in table["action"].to_pylist()])
         return {"forward": states + states // 4 + 1, "inverse": actions + actions // 4 + 8}
 
@@ -114,12 +116,19 @@ class Runner:
         self._start = self._phase("start", build, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
 
-    def sft(self, stage: str, pair: Pair, examples: Examples, settings: Pretrain | Warmup | Verified) -> Pair:
-        """Supervised fine-tuning of both roles; one phase where weights are shared."""
+    def sft(
+        self,
+        stage: str,
+        pair: Pair,
+        examples: Examples,
+        settings: Pretrain | Warmup | Verified,
+        trained: tuple[Role, ...] = ROLES,
+    ) -> Pair:
+        """Supervised fine-tuning of both roles, or of those named; one phase where weights are shared."""
         if settings.steps == 0:
             return pair
         shared = self.recipe.model.shared
-        for roles in (ROLES,) if shared else ((role,) for role in ROLES):
+        for roles in (trained,) if shared else ((role,) for role in trained):
             name = f"{stage}-{'both' if shared else roles[0]}-sft"
             work = partial(self._sft, name, roles, getattr(pair, roles[0]), examples, settings)
             folder = self._phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
@@ -154,7 +163,7 @@ class Runner:
             if isinstance(settings, Pretrain)
             else lambda found: self._select(roles, found, out, name),
         )
-        self._finish(out)
+        self._finish(out, roles)
 
     def supervised(self, sources: Sequence[Path], label_share: float = 0.0) -> Examples:
         """Labelled rows of all sources; the first holds true labels and is repeated to its least share."""
@@ -167,7 +176,9 @@ class Runner:
                 ]
             rest = [row for table in tables[1:] for row in table]
             repeats = round(label_share / (1 - label_share) * len(rest) / max(1, len(tables[0])))
-            return [(row, prompts.target(role, row)) for row in tables[0] * max(1, repeats) + rest]
+            return [
+                (row, prompts.target(role, row, self.recipe.model.prompt)) for row in tables[0] * max(1, repeats) + rest
+            ]
 
         return examples
 
@@ -179,7 +190,7 @@ class Runner:
             pairs = pa.concat_tables([table.select(tables[1].column_names) for table in tables])
             order = np.random.default_rng(self.seed(f"pretext-{role}")).permutation(pairs.num_rows)
             rows = pairs.take(pa.array(order[: settings.steps * settings.batch])).to_pylist()
-            return [prompts.pretext(role, row) for row in rows]
+            return [prompts.pretext(role, row, self.recipe.model.prompt) for row in rows]
 
         return examples
 
@@ -219,7 +230,7 @@ class Runner:
             )
             if models.weights_hash(scorer.model) != before:
                 raise AssertionError(f"{name}: the frozen scorer's weights changed")
-            self._finish(out)
+            self._finish(out, ROLES if self.recipe.model.shared else (role,))
 
         facts = {"kind": "grpo", "steps": settings.steps, "rows": settings.prompts * settings.generations}
         folder = self._phase(name, work, facts)
@@ -371,7 +382,7 @@ class Runner:
             size = round(settings.replay_batch * weight / total)
             for batch in batches if size else ():
                 batch += [
-                    self._encode(tokenizer, role, table[i], prompts.target(role, table[i]))
+                    self._encode(tokenizer, role, table[i], prompts.target(role, table[i], self.recipe.model.prompt))
                     for i in rng.integers(len(table), size=size)
                 ]
         return {"replay": batches, "replay_weight": total}
@@ -447,8 +458,10 @@ class Runner:
     def _write_facts(self, out: Path, facts: dict[str, Any]) -> None:
         ledger.atomic_write(out / "phase.json", json.dumps(facts, indent=1) + "\n")
 
-    def _finish(self, out: Path) -> None:
-        """Drop the trainer's own checkpoints: the chosen one, its log and its metrics stay."""
+    def _finish(self, out: Path, roles: Sequence[Role]) -> None:
+        """Say how the checkpoint is prompted; drop the trainer's own: the chosen one, its log and metrics stay."""
         parallel.barrier()
         if parallel.is_main():
-            shutil.rmtree(out / "trainer")
+            card = {"roles": list(roles), "model": asdict(self.recipe.model), "history": self.recipe.data.history}
+            ledger.atomic_write(out / "swirl.json", json.dumps(card, indent=1) + "\n")
+            shutil.rmtree(out / "trainer", ignore_errors=True)

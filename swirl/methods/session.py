@@ -128,6 +128,9 @@ def check_lengths(recipe: Recipe, folder: Path, tokenizer_path: Path) -> None:
     spec = recipe.model
     known: dict[str, int] = {}
 
+    def longer(row: dict[str, Any]) -> int:
+        return max(tokens(row["next_state"]), tokens(prompts.written(spec.prompt, row["state"], row["next_state"])))
+
     def tokens(text: str) -> int:
         if text not in known:
             known[text] = len(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -141,9 +144,7 @@ def check_lengths(recipe: Recipe, folder: Path, tokenizer_path: Path) -> None:
     for name in ("labelled", "state_only", "validation", "test"):
         for row in pq.read_table(folder / f"{name}.parquet").to_pylist():
             past = sum(tokens(text) + frame for text in row.get("history") or ())
-            about = (
-                tokens(row["state"]) + tokens(row["next_state"]) + tokens(row.get("action") or "") + past + frame + 16
-            )
+            about = tokens(row["state"]) + longer(row) + tokens(row.get("action") or "") + past + frame + 16
             if about > spec.max_length:
                 for role in ROLES:
                     prompts.encode(

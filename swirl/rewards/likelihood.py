@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from swirl import prompts as chat
 from swirl.scorer import Scorer
-from swirl.types import Role, state_text
+from swirl.types import Role
 
 Reward = Callable[..., list[float | None]]
 
@@ -46,7 +46,10 @@ def action_likelihood(spec: Likelihood) -> Reward:
     def log_q_action(
         completions: list[Any], completion_ids: list[list[int]], state: list[Any], action: list[Any], **rest: Any
     ) -> list[float | None]:
-        predicted = [chat.parse_reply("forward", _text(completion)) for completion in completions]
+        predicted = [
+            chat.parse_reply("forward", _text(completion), spec.style, before)
+            for completion, before in zip(completions, state, strict=True)
+        ]
         return _reward(spec, "inverse", completion_ids, state, predicted, action, **rest)
 
     return log_q_action
@@ -90,7 +93,9 @@ def _reward(
         spec.style,
         spec.template,
     )
-    rewards: list[float | None] = [_floor(spec, targets[i]) if known[i] else None for i in range(len(given))]
+    rewards: list[float | None] = [
+        _floor(spec, role, states[i], targets[i]) if known[i] else None for i in range(len(given))
+    ]
     for i, total, count in zip(rows, sums, counts, strict=True):
         value = total / count
         value = max(value, spec.floor) if math.isfinite(value) else spec.floor
@@ -102,11 +107,17 @@ def _reward(
     return rewards
 
 
-def _floor(spec: Likelihood, target: Any) -> float:
+def _floor(spec: Likelihood, role: Role, state: Any, target: Any) -> float:
     """The least reward for a target, in the units of the reward."""
     if spec.reduce == "mean":
         return spec.floor
-    return spec.floor * len(chat.encode_completion(spec.scorer.tokenizer, state_text(target)))
+    return spec.floor * len(_completion(spec.scorer, role, state, target, spec.style))
+
+
+def _completion(scorer: Scorer, role: Role, state: Any, target: Any, style: str) -> list[int]:
+    """Token ids of a target as the role writes it."""
+    text = chat.written(style, state, target) if role == "forward" else target
+    return chat.encode_completion(scorer.tokenizer, text)
 
 
 def score(
@@ -125,7 +136,7 @@ def score(
         )
         for row in rows
     ]
-    wanted = [chat.encode_completion(scorer.tokenizer, state_text(row["target"])) for row in rows]
+    wanted = [_completion(scorer, role, row["state"], row["target"], style) for row in rows]
     return scorer.log_likelihood(asked, wanted)
 
 

@@ -1,0 +1,76 @@
+"""The change form of a next state: only the lines that a step removes and adds, exactly invertible.
+
+    -agent 2 3 right        the lines that go
+    +agent 2 4 right        the lines that come in their place
+    @5                      where the place cannot be told by what goes: the line's number in the old state, from 0
+    +key red 2 2
+    =                       alone: nothing changed
+
+A model that writes changes has to say a tenth of what it would copy, and is scored on what matters.
+"""
+
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+
+SAME = "="
+
+
+def describe(state: str, next_state: str) -> str:
+    """Write the change from one state to the other; applied to the state it gives the other back exactly."""
+    old, new = state.split("\n"), next_state.split("\n")
+    written: list[str] = []
+    cursor, open_ended = 0, False
+    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            continue
+        gone, come = old[i:j], new[k:m]
+        # Said by number: what only comes, what would be found too early, and what would be read as a part of the
+        # lines that went before.
+        if open_ended or not gone or _find(old, gone, cursor) != i:
+            written.append(f"@{i}")
+        written += [f"-{line}" for line in gone] + [f"+{line}" for line in come]
+        cursor, open_ended = j, not come
+    return "\n".join(written) or SAME
+
+
+def apply(state: str, change: str) -> str | None:
+    """The next state that a change leads to; `None` where it does not fit the state or is not a change."""
+    if change == SAME:
+        return state
+    old, new, cursor = state.split("\n"), [], 0
+    for place, gone, come in _hunks(change):
+        at = _find(old, gone, cursor) if place is None else place
+        if at is None or not cursor <= at <= len(old) or old[at : at + len(gone)] != gone:
+            return None
+        new += old[cursor:at] + come
+        cursor = at + len(gone)
+    return "\n".join(new + old[cursor:]) if cursor or new else None
+
+
+def _hunks(change: str) -> Iterator[tuple[int | None, list[str], list[str]]]:
+    """Each part as (place, lines that go, lines that come); one that cannot be read has a place outside any state."""
+    place: int | None = None
+    gone: list[str] = []
+    come: list[str] = []
+    for line in change.split("\n"):
+        mark, text = line[:1], line[1:]
+        if (mark == "@" or (mark == "-" and come)) and (gone or come):
+            yield place, gone, come
+            place, gone, come = None, [], []
+        if mark == "@" and text.isdecimal() and text.isascii():
+            place = int(text)
+        elif mark == "-" and not come:
+            gone.append(text)
+        elif mark == "+":
+            come.append(text)
+        else:
+            yield -1, [], []
+            return
+    yield (place, gone, come) if gone or come else (-1, [], [])
+
+
+def _find(lines: list[str], block: list[str], start: int) -> int | None:
+    """Where a block of lines first stands at or after `start`; an empty block stands nowhere."""
+    if not block:
+        return None
+    return next((i for i in range(start, len(lines) - len(block) + 1) if lines[i : i + len(block)] == block), None)

@@ -1,0 +1,44 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swirl.changes import apply, describe
+
+LINES = st.lists(st.sampled_from(["", "a", "b", "-a", "+b", "@1", "=", "agent 1 2 up"]), max_size=8).map("\n".join)
+
+
+def test_a_changed_line_is_written_as_what_goes_and_what_comes():
+    assert describe("room\nagent 1 2 up\ngoal", "room\nagent 1 1 up\ngoal") == "-agent 1 2 up\n+agent 1 1 up"
+
+
+def test_a_new_line_is_placed_by_number():
+    assert describe("a\nc", "a\nb\nc") == "@1\n+b"
+
+
+def test_nothing_changed():
+    assert describe("a", "a") == "="
+    assert apply("a\nb", "=") == "a\nb"
+
+
+def test_a_line_that_occurs_twice_is_placed_by_number():
+    assert describe("a\nb\na", "a\nb\nc") == "@2\n-a\n+c"
+    assert apply("a\nb\na", "-a\n+c") == "c\nb\na"
+
+
+@given(LINES, LINES)
+def test_applying_what_was_described_gives_the_next_state(state, next_state):
+    assert apply(state, describe(state, next_state)) == next_state
+
+
+@given(st.text(), st.text())
+def test_any_text_comes_back(state, next_state):
+    assert apply(state, describe(state, next_state)) == next_state
+
+
+@given(LINES, st.one_of(LINES, st.text()))
+def test_any_reply_is_applied_or_refused(state, change):
+    assert apply(state, change) is None or isinstance(apply(state, change), str)
+
+
+def test_what_does_not_fit_is_refused():
+    for change in ("", "nonsense", "-z\n+b", "@9\n+b", "@x\n+b", "@0", "+b", "-a\n+b\nrest", "=\n-a", "@1\n-a"):
+        assert apply("a\nb", change) is None, change
