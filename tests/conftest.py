@@ -19,7 +19,8 @@ TINY = Model(vocabulary=300, hidden=32, layers=2, heads=2, max_length=128)
 # A template in ChatML's form: a system turn, a user turn, an open assistant turn.
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if think is defined %}<think></think>{% endif %}{% endif %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if think is defined %}<think></think>{% endif %}{% endif %}"
 )
 
 

@@ -13,7 +13,22 @@ PACKAGE = ROOT / "swirl"
 
 FLOORS = {
     **dict.fromkeys(["errors", "types", "config"], 1),
-    **dict.fromkeys(["prompts", "metrics", "models", "scorer", "parallel", "ledger", "progress", "plots", "worlds"], 2),
+    **dict.fromkeys(
+        [
+            "changes",
+            "prompts",
+            "metrics",
+            "models",
+            "scorer",
+            "parallel",
+            "ledger",
+            "progress",
+            "plots",
+            "changes",
+            "worlds",
+        ],
+        2,
+    ),
     **dict.fromkeys(["data", "rewards", "train", "labelling"], 3),
     **dict.fromkeys(["api", "methods", "eval"], 4),
     **dict.fromkeys(["__init__", "cli", "arguments"], 5),

@@ -65,6 +65,7 @@ def run_replay(start, out, **options):
 
 
 KINDS = {"sft": run_sft, "grpo": run_grpo, "grpo with replay": run_replay}
+MOST = ["sft", pytest.param("grpo", marks=pytest.mark.slow), "grpo with replay"]  # replay holds all that GRPO does
 
 
 def fingerprint(path):
@@ -85,7 +86,7 @@ def timeless(rows):
 def whole(tiny, tmp_path_factory):
     """Undisturbed runs of every kind."""
     folder = tmp_path_factory.mktemp("whole")
-    return {kind: run(tiny, folder / kind.replace(" ", "-")) for kind, run in KINDS.items()}
+    return {kind: run(tiny, folder / kind) for kind, run in KINDS.items()}
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def kill_at(monkeypatch, step):
 # The same recipe, seed and machine: the same weights
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOST)
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny, whole, tmp_path, kind):
     torch.manual_seed(torch.initial_seed() + 1)  # the phase must not depend on what ran before it
     again = KINDS[kind](tiny, tmp_path / "again")
@@ -134,7 +135,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny, whol
     assert fingerprint(other) != fingerprint(again)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_decides_what_is_sampled(tiny, tmp_path):
+    def sampled(name, seed):
+        seen = []
+
+        def reward(completion_ids, **columns):
+            seen.append(completion_ids)
+            return [0.0] * len(completion_ids)
+
+        schedule = train.Schedule(steps=1, batch=2, learning_rate=1e-3, lr_warmup=0, seed=seed, checkpoints=1)
+        run_grpo(tiny, tmp_path / name, reward, schedule, prompts=questions()[:1])
+        return seen
+
+    assert sampled("a", 0) == sampled("b", 0) != sampled("c", 1)
+
+
+@pytest.mark.parametrize("kind", MOST)
 def test_a_killed_phase_ends_with_the_weights_of_an_undisturbed_one(
     tiny, whole, tmp_path, kind, monkeypatch, caplog, trainers
 ):
@@ -395,7 +411,7 @@ def test_a_checkpoint_is_an_ordinary_folder_without_the_trainers_files(whole):
 # Adapters
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MOST)
 def test_adapters_end_merged_in_an_ordinary_checkpoint(tiny, tmp_path, kind):
     adapted = dataclasses.replace(TINY, lora_rank=4)
     out = KINDS[kind](tiny, tmp_path / "out", model=adapted)
