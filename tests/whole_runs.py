@@ -1,5 +1,4 @@
-"""Whole runs for tests: a recipe that takes ten seconds, runs in processes of their own that die or run out of disk at a
-chosen moment, and what two run folders must have in common.
+"""Whole runs for tests: a recipe of ten seconds, processes that die at a chosen moment, what two runs must share.
 
 As a script it is a server: it imports what `swirl train` needs once, then forks a process per line of its input.
 """
@@ -149,8 +148,9 @@ class _Moments:
     """Kills this process, or fills its disk, at the n-th event of a kind within a phase.
 
     Events: `step` (an optimiser step is done), `token` (a model generates one), `weights` and `state` (half of a
-    `model.safetensors` or of a `.pt` is on disk), `copy` (half of an exported file is), `seal` (files are whole, nobody
-    vouches for them yet), the system calls that make things durable or delete them, and `done` (the phase is committed).
+    `model.safetensors` or of a `.pt` is on disk), `copy` (half of an exported file is), `seal` (files are whole, but
+    nobody vouches for them yet), the system calls that make things durable or delete them, and `done` (the phase is
+    committed).
     """
 
     CALLS = ("fsync", "replace", "rename", "unlink", "rmdir")
