@@ -70,7 +70,8 @@ def recording_path(recipe: Recipe, cache: Path) -> Path:
     if spec.path:
         return Path(spec.path)
     facts = [spec.world, spec.options, spec.behaviours, spec.transitions, spec.max_steps, spec.seed]
-    return cache / f"{spec.world}-{blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()}.parquet"
+    key = blake2b(json.dumps(facts).encode() + worlds.source(spec.world), digest_size=6).hexdigest()
+    return cache / f"{spec.world}-{key}.parquet"
 
 
 def recording(recipe: Recipe, cache: Path) -> Path:

@@ -6,6 +6,8 @@ function `missing()` beside it, and name the class in `WORLDS`.
 
 import inspect
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from swirl.worlds.base import World, check_world, unknown
@@ -48,6 +50,13 @@ def availability(name: str) -> str | None:
         InputError: There is no such world; the message names the nearest.
     """
     return import_module(_target(name)[0]).missing()
+
+
+def source(name: str) -> bytes:
+    """The source of a world; a recording that another one made is not this world's."""
+    spec = find_spec(_target(name)[0])
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).read_bytes()
 
 
 def _target(name: str) -> tuple[str, str]:
