@@ -57,7 +57,7 @@ def _hunks(change: str) -> Iterator[tuple[int | None, list[str], list[str]]]:
         if (mark == "@" or (mark == "-" and come)) and (gone or come):
             yield place, gone, come
             place, gone, come = None, [], []
-        if mark == "@" and text.isdecimal() and text.isascii():
+        if mark == "@" and text.isdecimal() and text.isascii() and len(text) < 10:
             place = int(text)
         elif mark == "-" and not come:
             gone.append(text)

@@ -157,3 +157,32 @@ def test_a_row_that_is_too_long_is_refused_and_never_cut(tiny):
     message = f"trajectory 't7' step 3: {length} tokens as a forward prompt and completion, but model.max_length is"
     with pytest.raises(InputError, match=message):
         prompts.encode(tokenizer, "forward", ROW, "terse", length - 1)
+
+
+# Next states in change form
+
+LINES = st.lists(st.text("abc -+@=", max_size=4).map(str.strip).filter(bool), min_size=1, max_size=6).map("\n".join)
+
+
+@given(LINES, LINES)
+def test_a_change_reads_back_as_the_next_state(before, after):
+    row = {"state": before, "next_state": after, "action": "go left"}
+    for style in ("terse-change", "instruct-change"):
+        written = prompts.target("forward", row, style)
+        assert prompts.parse_reply("forward", written, style, before) == after
+        assert prompts.parse_reply("forward", f"<think>x</think>\n```\n{written}\n```", style, before) == after
+
+
+def test_only_next_states_are_written_as_changes():
+    row = {"state": "door\nkey", "next_state": "door\nopen", "action": "go left"}
+    assert prompts.target("forward", row, "terse-change") == "-key\n+open"
+    assert prompts.target("inverse", row, "terse-change") == "go left"
+    assert text(prompts.transition_prompt("inverse", row, "terse-change")) == f"door\nkey{prompts.NEXT}-key\n+open"
+    forward = prompts.transition_prompt("forward", row, "terse-change")
+    assert forward == prompts.transition_prompt("forward", row, "terse")
+    assert text(prompts.transition_prompt("inverse", row, "instruct-change")).endswith("Change:\n-key\n+open")
+
+
+def test_a_change_that_does_not_fit_the_state_is_unreadable():
+    for reply in ("-lamp\n+open", "door\nopen", "", "@9\n+open", "@" + "9" * 5000 + "\n+open"):
+        assert prompts.parse_reply("forward", reply, "terse-change", "door\nkey") == ""

@@ -195,6 +195,34 @@ def test_the_history_of_a_row_is_in_the_scorers_prompt(scorer):
     assert abs(second - plain) > 1e-3
 
 
+def test_a_reply_in_change_form_is_applied_to_the_state_before_it_is_scored(scorer):
+    target = len(prompts.encode_completion(scorer.tokenizer, "go left"))
+    fixed = Fixed(scorer.tokenizer, [-1.0 * target])
+    values = action_likelihood(Likelihood(fixed, style="terse-change", floor=-5.0))(
+        prompts=asked("forward", 3),
+        **replies(scorer.tokenizer, ["-key\n+open", "-lamp", "door\nopen"]),
+        state=["door\nkey"] * 3,
+        action=["go left"] * 3,
+    )
+    assert values == [-1.0, -5.0, -5.0]
+    ((question,), _) = fixed.calls[0]
+    messages = prompts.prompt("inverse", "door\nkey", "door\nopen", style="terse-change")
+    assert question == prompts.encode_prompt(scorer.tokenizer, messages)
+
+
+def test_a_next_state_is_scored_in_change_form(scorer):
+    fixed = Fixed(scorer.tokenizer, [-1.0, -1.0])
+    values = next_state_likelihood(Likelihood(fixed, style="terse-change", reduce="sum", floor=-2.0))(
+        prompts=asked("inverse", 2),
+        **replies(scorer.tokenizer, ["go left", ""]),
+        state=["door\nkey"] * 2,
+        next_state=["door\nopen"] * 2,
+    )
+    ((answer,),) = (fixed.calls[0][1],)
+    assert answer == prompts.encode_completion(scorer.tokenizer, "-key\n+open")
+    assert values == [-1.0, -2.0 * len(answer)]
+
+
 def test_style_and_template_reach_the_scorers_prompt(qwen3):
     scorer = Fixed(models.load_tokenizer(qwen3), [-1.0])
     action_likelihood(Likelihood(scorer, style="instruct", template={"think": False}))(
