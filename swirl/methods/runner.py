@@ -112,6 +112,7 @@ class Runner:
                 rows = [row for table in tables for row in table.to_pylist()]
                 texts = {text for row in rows for text in (row["state"], row["next_state"], row.get("action") or "")}
                 models.build_tiny(sorted(texts), out, spec, self.recipe.seed)
+                self._write_card(out, ROLES)
 
         self._start = self._phase("start", build, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
@@ -462,6 +463,10 @@ class Runner:
         """Say how the checkpoint is prompted; drop the trainer's own: the chosen one, its log and metrics stay."""
         parallel.barrier()
         if parallel.is_main():
-            card = {"roles": list(roles), "model": asdict(self.recipe.model), "history": self.recipe.data.history}
-            ledger.atomic_write(out / "swirl.json", json.dumps(card, indent=1) + "\n")
+            self._write_card(out, roles)
             shutil.rmtree(out / "trainer", ignore_errors=True)
+
+    def _write_card(self, out: Path, roles: Sequence[Role]) -> None:
+        """What a checkpoint must carry along to be asked as it was trained."""
+        card = {"roles": list(roles), "model": asdict(self.recipe.model), "history": self.recipe.data.history}
+        ledger.atomic_write(out / "swirl.json", json.dumps(card, indent=1) + "\n")
