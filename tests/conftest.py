@@ -123,16 +123,24 @@ def run_folder(tmp_path_factory, tiny):
     """A run whose final checkpoints are `tiny` as it was built: whole for whoever reads it, but nothing was trained."""
     import json
     import shutil
-    from dataclasses import replace
+    from dataclasses import asdict, replace
+    from functools import partial
 
     from swirl import ledger
     from swirl.config import Data, Recipe
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     recipe = Recipe(model=replace(TINY, max_length=128), data=Data(history=1), threads=1)
+    roles = {"start": ["forward", "inverse"], "warmup-forward-sft": ["forward"], "warmup-inverse-sft": ["inverse"]}
+
+    def checkpoint(name, out):
+        shutil.copytree(tiny, out, dirs_exist_ok=True)
+        card = {"roles": roles[name], "model": asdict(recipe.model), "history": 1}
+        (out / "swirl.json").write_text(json.dumps(card))
+
     with ledger.Run.open(folder, recipe.toml()) as run:
-        for name in ("start", "warmup-forward-sft", "warmup-inverse-sft"):
-            run.phase(name, lambda out: shutil.copytree(tiny, out, dirs_exist_ok=True))
+        for name in roles:
+            run.phase(name, partial(checkpoint, name))
         run.phase("verified1-label", lambda out: (out / "rows.parquet").write_bytes(b""))
     results = {"forward": "phases/02-warmup-forward-sft", "inverse": "phases/03-warmup-inverse-sft"}
     (folder / "results.json").write_text(json.dumps({**results, "alarms": [], "rows": []}))

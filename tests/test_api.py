@@ -146,7 +146,8 @@ def test_candidates_are_ranked_by_the_forward_model_where_there_is_one(forward, 
 def test_a_run_folder_means_its_latest_checkpoint(run_folder):
     path, recipe = api.resolve(run_folder, "inverse")
     assert path == run_folder / "phases/03-warmup-inverse-sft"
-    assert recipe == load_recipe(run_folder / "recipe.toml")
+    whole = load_recipe(run_folder / "recipe.toml")
+    assert (recipe.model, recipe.data.history) == (whole.model, whole.data.history)
 
 
 def test_a_phase_is_prompted_as_its_run_is(run_folder):
@@ -156,6 +157,13 @@ def test_a_phase_is_prompted_as_its_run_is(run_folder):
         assert recipe.model.prompt == "terse"
     with pytest.raises(InputError, match="is a checkpoint of the forward model, expected one of the inverse"):
         api.resolve(run_folder / "phases/02-warmup-forward-sft", "inverse")
+
+
+def test_a_checkpoint_taken_out_of_its_run_is_asked_as_it_was_trained(run_folder, tmp_path):
+    taken = shutil.copytree(run_folder / "phases/02-warmup-forward-sft", tmp_path / "taken")
+    assert api.resolve(taken, "forward")[1].model == load_recipe(run_folder / "recipe.toml").model
+    with pytest.raises(InputError, match="is a checkpoint of the forward model, expected one of the inverse"):
+        api.resolve(taken, "inverse")
 
 
 def test_what_is_no_model_is_named(run_folder, tmp_path):
