@@ -1,6 +1,9 @@
 """Learn world models from state-only data: a forward and an inverse model that teach each other."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swirl.api import load_forward, load_inverse
 
 __all__ = ["load_forward", "load_inverse"]
 

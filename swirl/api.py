@@ -45,16 +45,15 @@ def resolve(path: str | Path, role: Role) -> tuple[Path, Recipe]:
     Raises:
         InputError: There is no such folder, or it holds no model for the role.
     """
-    path = Path(path)
-    fallback = Recipe(model=Model(prompt="instruct", max_length=0))
-    if (path / "ledger.json").is_file():
-        if not (path / "results.json").is_file():
+    checkpoint, fallback = Path(path), Recipe(model=Model(prompt="instruct", max_length=0))
+    if (checkpoint / "ledger.json").is_file():
+        if not (checkpoint / "results.json").is_file():
             raise InputError(
                 f"{path} has no results yet; let `swirl train` finish a method, or name a folder under phases/"
             )
-        fallback = load_recipe(path / "recipe.toml")
-        path = path / json.loads((path / "results.json").read_text())[role]
-    checkpoint = _checked(path)
+        fallback = load_recipe(checkpoint / "recipe.toml")
+        checkpoint = checkpoint / json.loads((checkpoint / "results.json").read_text())[role]
+    _check_checkpoint(checkpoint)
     if not (checkpoint / "swirl.json").is_file():
         return checkpoint, fallback
     card = json.loads((checkpoint / "swirl.json").read_text())
@@ -63,14 +62,13 @@ def resolve(path: str | Path, role: Role) -> tuple[Path, Recipe]:
     return checkpoint, parse_recipe({"model": card["model"], "data": {"history": card["history"]}})
 
 
-def _checked(path: Path) -> Path:
-    """The path itself, unless it can be neither a checkpoint on disk nor a name on a hub (`owner/name`)."""
+def _check_checkpoint(path: Path) -> None:
+    """Refuse a path that can be neither a checkpoint on disk nor a name on a hub (`owner/name`)."""
     local = path.is_absolute() or len(path.parts) > 2 or (path.parent != Path() and path.parent.is_dir())
     if not path.exists() and local:
         raise InputError(f"{path}: no such folder; give a run folder or a checkpoint")
     if path.exists() and not (path / "config.json").is_file():
         raise InputError(f"{path} is neither a run folder (no ledger.json) nor a checkpoint (no config.json)")
-    return path
 
 
 class _Model:

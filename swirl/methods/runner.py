@@ -129,7 +129,8 @@ class Runner:
         if settings.steps == 0:
             return pair
         shared = self.recipe.model.shared
-        for roles in (trained,) if shared else ((role,) for role in trained):
+        phases: list[tuple[Role, ...]] = [trained] if shared else [(role,) for role in trained]
+        for roles in phases:
             name = f"{stage}-{'both' if shared else roles[0]}-sft"
             work = partial(self._sft, name, roles, getattr(pair, roles[0]), examples, settings)
             folder = self._phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
@@ -413,7 +414,9 @@ class Runner:
     def _scored(self, roles: Sequence[Role], candidates: list[Path], out: Path, name: str) -> Path:
         if not self.validation:
             return candidates[-1]
-        scored = [{role: self.validate(role, path) for role in roles} for path in candidates]
+        scored: list[dict[Role, list[dict[str, Any]]]] = [
+            {role: self.validate(role, path) for role in roles} for path in candidates
+        ]
         keys = [tuple(held_out.headline(role, rows[role]) for role in roles) for rows in scored]
         best = max(range(len(keys)), key=lambda i: [sum(part) for part in zip(*keys[i], strict=True)])
         chosen = best if self.recipe.evaluation.select == "best" else len(candidates) - 1

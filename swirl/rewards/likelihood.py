@@ -128,16 +128,17 @@ def score(
     Returns:
         Sums in nats and token counts, the end token included.
     """
-    asked = [
-        chat.encode_prompt(
-            scorer.tokenizer,
-            chat.prompt(role, row["state"], row["given"], row.get("history") or (), style),
-            **(template or {}),
-        )
-        for row in rows
-    ]
-    wanted = [_completion(scorer, role, row["state"], row["target"], style) for row in rows]
+    messages = [chat.prompt(role, row["state"], row["given"], row.get("history") or (), style) for row in rows]
+    asked = _once(messages, lambda turns: chat.encode_prompt(scorer.tokenizer, turns, **(template or {})), str)
+    texts = [state_text(row["target"]) for row in rows]
+    wanted = _once(texts, lambda text: chat.encode_completion(scorer.tokenizer, text))
     return scorer.log_likelihood(asked, wanted)
+
+
+def _once(items: Sequence[Any], encode: Callable[[Any], list[int]], key: Callable[[Any], str] = str) -> list[list[int]]:
+    """Each item encoded; equal ones once. Candidates of one pair differ in the prompt or the completion, never both."""
+    known: dict[str, list[int]] = {}
+    return [known[k] if (k := key(item)) in known else known.setdefault(k, encode(item)) for item in items]
 
 
 def level(
