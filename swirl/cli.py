@@ -123,11 +123,14 @@ def _train(a: argparse.Namespace) -> int:
 
         plan.show(recipe, Path(a.cache), as_json=a.json)
         return 0
+    from swirl import parallel
     from swirl.eval import summary
     from swirl.methods import session
 
     out = Path(a.out) if a.out else Path("runs") / Path(a.recipe).stem
     results = session.run_recipe(recipe, out, Path(a.cache))
+    if not parallel.is_main():
+        return 0
     if a.json:
         print(json.dumps(results))
     else:

@@ -1,15 +1,22 @@
 """Several processes, one program: what `torchrun` and `accelerate launch` start.
 
-Every process runs the same code; the one of rank 0 writes. Without a launcher there is one process and everything here
-is free.
+Every process runs the same code; the one of rank 0 writes, collects, splits, validates and tests, while the others
+wait. Without a launcher there is one process and everything here is free.
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from swirl import progress
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others. Rank 0 may validate for hours; that a process died the launcher notices."""
 
 
 def rank() -> int:
@@ -27,12 +34,29 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def start(cpu: bool) -> None:
+    """Meet the other processes; to be called once before anything below. Only rank 0 goes on telling of its progress.
+
+    Args:
+        cpu: Compute on CPU, and talk by gloo, whatever accelerators there are.
+    """
+    if world_size() == 1:
+        return
+    from accelerate import PartialState
+
+    # The trainers' own settings find the group there and keep it.
+    state = PartialState(cpu=cpu, timeout=PATIENCE)
+    if state.num_processes != world_size():
+        raise RuntimeError(f"the launcher says {world_size()} processes, {state.num_processes} met")
+    if not is_main():
+        progress.set_quiet(True)
+        logging.getLogger("swirl").setLevel(logging.WARNING)
+
+
 def barrier() -> None:
     """Wait for every process."""
     if world_size() > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+        _group().barrier()
 
 
 def spread(rows: Sequence[Row], work: Callable[[list[Row]], list[Result]]) -> list[Result]:
@@ -44,19 +68,21 @@ def spread(rows: Sequence[Row], work: Callable[[list[Row]], list[Result]]) -> li
     """
     if world_size() == 1:
         return work(list(rows))
-    from accelerate.utils import gather_object
-
-    mine = list(enumerate(rows))[rank() :: world_size()]
-    done = work([row for _, row in mine])
-    gathered = gather_object([(number, result) for (number, _), result in zip(mine, done, strict=True)])
-    return [result for _, result in sorted(gathered, key=lambda pair: pair[0])]
+    parts: list[Any] = [None] * world_size()
+    _group().all_gather_object(parts, work(list(rows[rank() :: world_size()])))
+    return [parts[number % world_size()][number // world_size()] for number in range(len(rows))]
 
 
 def from_main(work: Callable[[], Result]) -> Result:
     """The result of `work` on rank 0, on every process."""
     if world_size() == 1:
         return work()
-    from accelerate.utils import broadcast_object_list
+    box: list[Any] = [work() if is_main() else None]
+    _group().broadcast_object_list(box)
+    return box[0]
 
-    box = [work() if is_main() else None]
-    return broadcast_object_list(box)[0]  # pyright: ignore[reportReturnType]
+
+def _group() -> Any:
+    from torch import distributed
+
+    return distributed

@@ -281,14 +281,17 @@ class _GRPOTrainer(GRPOTrainer):
         accumulated, processes = self.current_gradient_accumulation_steps, self.accelerator.num_processes
         part = (self._step % accumulated) * processes + self.accelerator.process_index
         mine = rows[part :: accumulated * processes]
+        # Where several processes share a model, all of them have to call it, or those that do would wait for ever.
+        share = sum(len(c) for _, c in mine) / max(1, sum(len(c) for _, c in rows))
+        mine = mine or (rows[:1] if processes > 1 else [])
         if not mine:
             return 0.0
         ids, mask = models.left_pad([p + c for p, c in mine], self._pad, device)
         labels, _ = models.left_pad([[-100] * len(p) + c for p, c in mine], -100, device)
         nll = model(input_ids=ids, attention_mask=mask, labels=labels).loss
-        self._metrics["train"]["replay_nll"].append(nll.item())
+        if share:
+            self._metrics["train"]["replay_nll"].append(nll.item())
         # Micro-batches are summed, processes averaged.
-        share = sum(len(c) for _, c in mine) / sum(len(c) for _, c in rows)
         return self._replay_weight * nll * share * processes
 
 
@@ -351,6 +354,9 @@ def _options(
         "fp16": False,
         # Under its new name, or transformers warns of the old one, which TRL sets; a recipe may use either.
         "activation_checkpointing": (trainer or {}).get("gradient_checkpointing", False),
+        # Every weight is used in every pass, and no buffer changes: nothing to look for, nothing to send around.
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
         "dataloader_pin_memory": False,
         "dataloader_num_workers": 0,
         "model_init_kwargs": {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code},
@@ -478,6 +484,7 @@ class _Complete(TrainerCallback):
     """After each save: make the files durable, then vouch for them."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        parallel.barrier()  # every process saves its own random state
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             ledger.atomic_write(folder / "complete.json", json.dumps(ledger.seal(folder), indent=1))

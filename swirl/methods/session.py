@@ -42,6 +42,7 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path) -> dict[str, Any]:
         InputError: The recipe, the recording or the run folder cannot be used.
     """
     methods = _methods(recipe)
+    parallel.start(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
     torch.set_num_threads(recipe.threads)
     with ledger.Run.open(out, recipe.toml(), parallel.is_main(), parallel.barrier) as run:
         folder = run.phase("data", lambda staging: _split(recipe, staging, cache), into="data")
