@@ -50,12 +50,13 @@ def run(name: str, seed: int, runs: Path) -> str:
     command += ["--out", str(out), "--cache", str(runs / "cache"), "--threads", "1"]
     command += [word for key, value in overrides.items() for word in (f"--{key}", value)]
     runs.mkdir(parents=True, exist_ok=True)
+    # Before the run: what is committed while it runs is not what ran.
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     with (runs / f"{name}-seed{seed}.log").open("a") as log:
         done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
         return f"{name} seed {seed}: failed with exit code {done.returncode}, see {runs}/{name}-seed{seed}.log"
     ledger = json.loads((out / "ledger.json").read_text())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     facts = {
         "recipe": recipe,
         "overrides": overrides,

@@ -111,13 +111,12 @@ def _floor(spec: Likelihood, role: Role, state: Any, target: Any) -> float:
     """The least reward for a target, in the units of the reward."""
     if spec.reduce == "mean":
         return spec.floor
-    return spec.floor * len(_completion(spec.scorer, role, state, target, spec.style))
+    return spec.floor * len(chat.encode_completion(spec.scorer.tokenizer, _written(role, state, target, spec.style)))
 
 
-def _completion(scorer: Scorer, role: Role, state: Any, target: Any, style: str) -> list[int]:
-    """Token ids of a target as the role writes it."""
-    text = chat.written(style, state, target) if role == "forward" else target
-    return chat.encode_completion(scorer.tokenizer, text)
+def _written(role: Role, state: Any, target: Any, style: str) -> str:
+    """A target as the role writes it."""
+    return chat.written(style, state, target) if role == "forward" else target
 
 
 def score(
@@ -130,7 +129,7 @@ def score(
     """
     messages = [chat.prompt(role, row["state"], row["given"], row.get("history") or (), style) for row in rows]
     asked = _once(messages, lambda turns: chat.encode_prompt(scorer.tokenizer, turns, **(template or {})), str)
-    texts = [state_text(row["target"]) for row in rows]
+    texts = [_written(role, row["state"], row["target"], style) for row in rows]
     wanted = _once(texts, lambda text: chat.encode_completion(scorer.tokenizer, text))
     return scorer.log_likelihood(asked, wanted)
 
