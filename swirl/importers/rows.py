@@ -47,6 +47,7 @@ class Row:
     reward: float | None = None
     split: str | None = None
     layout: str | None = None
+    partial: bool = False
     kind: str | None = None
 
     def values(self) -> dict[str, Any]:
