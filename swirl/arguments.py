@@ -124,6 +124,7 @@ def _add_data_commands(commands: Any) -> None:
     sub.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="option of the world (JSON)")
     sub.add_argument("--max-steps", type=int, default=40, help="longest trajectory (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: %(default)s)")
+    sub.add_argument("--workers", type=int, default=1, help="processes that play (default: %(default)s)")
 
     sub = _command(
         commands,

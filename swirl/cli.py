@@ -69,15 +69,21 @@ def _worlds(a: argparse.Namespace) -> None:
 
 
 def _collect(a: argparse.Namespace) -> None:
-    from swirl import data, progress, worlds
+    from functools import partial
 
-    world = worlds.make(a.world, **dict(_option(text) for text in a.option))
-    shares = dict(_share(text) for text in a.behaviour) or dict.fromkeys(world.behaviours, 1.0)
-    with progress.bar(f"collect {a.world}", a.transitions) as bar:
-        counts = data.collect(
-            world, a.out, a.transitions, shares, a.max_steps, a.seed, progress=lambda done, _: bar.update(done)
-        )
-    world.close()
+    from swirl import data, worlds
+
+    options = dict(_option(text) for text in a.option)
+    counts = data.collect(
+        partial(worlds.make, a.world, **options),
+        a.out,
+        a.transitions,
+        dict(_share(text) for text in a.behaviour) or None,
+        a.max_steps,
+        a.seed,
+        a.workers,
+        worlds.fingerprint(a.world, options),
+    )
     print(f"{a.out}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
 
 

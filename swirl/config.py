@@ -26,6 +26,8 @@ class Data:
     """Transitions to collect."""
     max_steps: int = 40
     """Longest trajectory to collect, steps."""
+    workers: int = 1
+    """Processes that collect; what is recorded does not depend on it."""
     seed: int = 0
     """Seed of the collection and of the split by layout; the recipe's own seed draws the labels."""
     labels: int = 0

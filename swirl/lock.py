@@ -31,7 +31,7 @@ def take(folder: Path) -> BinaryIO:
         lock.seek(0)
         owner = lock.read().decode(errors="replace") or "another process"
         lock.close()
-        raise InputError(f"run folder {folder} is in use by {owner}; wait for it, or use another --out") from None
+        raise InputError(f"{folder} is in use by {owner}; wait for it, or use another --out") from None
     try:
         with durable.explain_full_disk(folder):
             lock.truncate(0)

@@ -35,7 +35,9 @@ MIX = {"random": 3, "right": 1}
 
 
 def record(path, transitions=200, seed=0, max_steps=5, **options):
-    return collect(Line(), path, transitions, options.pop("behaviours", MIX), max_steps, seed, **options)
+    return collect(
+        options.pop("make", Line), path, transitions, options.pop("behaviours", MIX), max_steps, seed, **options
+    )
 
 
 def test_a_recording_has_exactly_the_transitions_asked_for_and_the_columns_of_the_contract(tmp_path):
@@ -53,7 +55,7 @@ def test_a_recording_has_exactly_the_transitions_asked_for_and_the_columns_of_th
 def test_rows_of_a_world_that_is_not_complete_are_marked(tmp_path, complete):
     world = Line()
     world.complete = complete
-    collect(world, tmp_path / "a.parquet", 20, MIX, 5, 0)
+    collect(lambda: world, tmp_path / "a.parquet", 20, MIX, 5, 0)
     assert set(read(tmp_path / "a.parquet")["partial"].to_pylist()) == {not complete}
 
 
@@ -98,19 +100,12 @@ def test_behaviours_take_turns_by_their_shares(tmp_path):
 
 def test_rows_are_written_in_groups_and_none_is_lost_between_them(tmp_path, monkeypatch):
     record(tmp_path / "whole.parquet")
-    monkeypatch.setattr("swirl.data.collecting.CHUNK", 64)
+    monkeypatch.setattr("swirl.data.pieces.CHUNK", 64)
     record(tmp_path / "groups.parquet")
     file = pq.ParquetFile(tmp_path / "groups.parquet")
     assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [64, 64, 64, 8]
     assert file.read().equals(pq.read_table(tmp_path / "whole.parquet"))
     file.close()
-
-
-def test_progress_is_told_to_the_end(tmp_path):
-    calls = []
-    record(tmp_path / "a.parquet", 50, progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (50, 50)
-    assert calls == sorted(set(calls))
 
 
 def test_a_world_that_breaks_leaves_the_earlier_file_and_nothing_else(tmp_path):
@@ -122,7 +117,7 @@ def test_a_world_that_breaks_leaves_the_earlier_file_and_nothing_else(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect(Broken(), tmp_path / "a.parquet", 10, MIX, 5, 0)
+        collect(Broken, tmp_path / "a.parquet", 10, MIX, 5, 0)
     assert (tmp_path / "a.parquet").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
 
@@ -144,7 +139,7 @@ def test_a_skipped_episode_is_counted_and_its_steps_are_kept(tmp_path, caplog):
                 raise SkippedError("it hangs")
             return super().step(action)
 
-    counts = collect(Skips(), tmp_path / "a.parquet", 50, {"right": 1}, 10, 0)
+    counts = collect(Skips, tmp_path / "a.parquet", 50, {"right": 1}, 10, 0)
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert counts["transitions"] == len(rows) == 50
     last = [row for row in rows if row["next_state"] == "at 4"]
@@ -164,7 +159,7 @@ def test_a_world_that_skips_every_episode_is_given_up(tmp_path):
             raise SkippedError("it hangs")
 
     with pytest.raises(InputError, match="20 episodes in a row did not begin; the last: it hangs"):
-        collect(Never(), tmp_path / "a.parquet", 10, MIX, 5, 0)
+        collect(Never, tmp_path / "a.parquet", 10, MIX, 5, 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,6 +172,7 @@ def test_a_world_that_skips_every_episode_is_given_up(tmp_path):
         ({"behaviours": {"right": 0}}, "no behaviour with a share above 0"),
         ({"behaviours": {}}, "no behaviour with a share above 0"),
         ({"transitions": 0}, "transitions = 0, expected at least 1"),
+        ({"workers": 0}, "workers = 0, expected at least 1"),
         ({"max_steps": 0}, "max_steps = 0, expected at least 1"),
         ({"seed": -1}, "seed = -1, expected 0 or more"),
     ],

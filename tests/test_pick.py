@@ -1,5 +1,6 @@
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -79,8 +80,7 @@ def test_an_inverse_model_tells_its_doubt_by_its_best_candidate(monkeypatch):
 def minigrid(tmp_path_factory):
     """2,000 transitions of a real world, actions taken away."""
     path = tmp_path_factory.mktemp("minigrid") / "all.parquet"
-    world = worlds.make("minigrid")
-    data.collect(world, path, 2000, dict.fromkeys(world.behaviours, 1.0), 40, seed=0)
+    data.collect(partial(worlds.make, "minigrid"), path, 2000, max_steps=40)
     table = data.read(path)
     column = table.schema.get_field_index("action")
     data.export(table.set_column(column, "action", pa.nulls(table.num_rows, pa.string())), path)

@@ -1,143 +1,116 @@
 """Play a world with a mix of behaviours and stream what happens to one Parquet file.
 
-The same arguments give the same bytes: trajectory i draws its behaviour's randomness and the world's seed from
-(seed, i), and the behaviours take turns by the largest deficit to their share, so the shares are exact and not drawn.
-World seeds are drawn, since with counted ones a world of n layouts and n behaviours would bind one to the other.
+The same arguments give the same bytes, however many processes play and however often it was interrupted: an episode is
+a function of its number, and the behaviours take turns by the largest deficit to their share, so the shares are exact
+and not drawn. A shorter recording is the beginning of a longer one.
 """
 
+import json
 import logging
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import blake2b
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from swirl.data.files import replacing
-from swirl.data.table import CHUNK, SCHEMA
-from swirl.errors import InputError, SkippedError
-from swirl.types import State, state_text
+from swirl import progress
+from swirl.data.files import prepare
+from swirl.data.pieces import Pieces, pieces
+from swirl.data.playing import Episode, Playable, play_apart, play_here
+from swirl.errors import InputError
 
 logger = logging.getLogger(__name__)
 GIVE_UP = 20  # episodes one after the other that gave nothing
 
-RECORDING = SCHEMA.append(pa.field("behaviour", pa.string()))
-
-
-class Playable(Protocol):
-    """What `collect` needs of a world."""
-
-    @property
-    def behaviours(self) -> tuple[str, ...]:
-        """Names that `act` knows."""
-        ...
-
-    @property
-    def complete(self) -> bool:
-        """Whether a state says everything that the next one depends on; if not, the rows are marked `partial`."""
-        ...
-
-    def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
-        """Begin a trajectory; `info["layout"]` names the layout, `info["split"]` its part."""
-        ...
-
-    def act(self, behaviour: str, rng: np.random.Generator) -> str:
-        """The behaviour's next action."""
-        ...
-
-    def step(self, action: str) -> tuple[State, float | None, bool, bool, dict[str, Any]]:
-        """Next state, reward, terminated, truncated, info."""
-        ...
-
 
 def collect(
-    world: Playable,
+    make: Callable[[], Playable],
     path: str | Path,
     transitions: int,
-    behaviours: dict[str, float],
-    max_steps: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    behaviours: dict[str, float] | None = None,
+    max_steps: int = 64,
+    seed: int = 0,
+    workers: int = 1,
+    key: str | None = None,
 ) -> dict[str, int]:
-    """Record exactly `transitions` transitions of a world to a Parquet file.
+    """Record exactly `transitions` transitions of a world to a Parquet file, with a progress bar.
 
-    Rows are written in groups of 10,000, so memory does not grow with their number; the file takes its name when it is
-    complete. The last trajectory is truncated where the number is reached. Where a world skips an episode
-    (`SkippedError`), the steps before it are kept, truncated, and the next episode is played.
+    Memory does not grow with their number, and the file takes its name when it is complete; until then finished
+    pieces lie in a hidden folder beside it. The last trajectory is truncated where the number is reached. Where a
+    world skips an episode (`SkippedError`), the steps before it are kept, truncated, and the next episode is played.
 
     Args:
-        world: The world to play.
+        make: Builds the world; with several workers it is pickled, e.g. `functools.partial(worlds.make, "minigrid")`.
         path: The `.parquet` file to write; one that is there is replaced.
         transitions: How many.
-        behaviours: Share of the trajectories that each behaviour plays; shares are relative to their sum.
+        behaviours: Share of the trajectories that each behaviour plays; shares are relative to their sum. `None`:
+            all that the world has, equally.
         max_steps: Steps after which a trajectory is truncated.
         seed: Seed of everything that is drawn.
-        progress: Called with (done, total) after each trajectory.
+        workers: Processes that play.
+        key: What the world is, its version and options. With it, an interrupted recording goes on where the same
+            arguments are given again (`transitions` and `workers` may differ); without it, it begins again.
 
     Returns:
         Counts: transitions, trajectories, layouts (0 where the world does not name them), and skipped, the episodes
         that broke off, where there were any.
 
     Raises:
-        InputError: An argument cannot be used, or the world skipped 20 episodes in a row before their first step.
+        InputError: An argument cannot be used, another process is recording this file, a worker died, or the world
+            skipped 20 episodes in a row before their first step.
     """
     path = Path(path)
-    shares = _shares(world, behaviours)
-    for name, value in (("transitions", transitions), ("max_steps", max_steps)):
+    for name, value in (("transitions", transitions), ("max_steps", max_steps), ("workers", workers)):
         if value < 1:
             raise InputError(f"{name} = {value}, expected at least 1")
     if seed < 0:
         raise InputError(f"seed = {seed}, expected 0 or more")
     if path.suffix != ".parquet":
         raise InputError(f"{path}: a recording is written as Parquet; end the name with .parquet")
-    done = trajectories = empty = 0
-    skipped: list[SkippedError] = []
-    layouts: set[str] = set()
-    rows: list[dict] = []
-    with replacing(path) as part, pq.ParquetWriter(part, RECORDING, compression="zstd") as writer:
-        for index, behaviour in enumerate(_turns(shares)):
-            limit = min(max_steps, transitions - done)
-            played = []
-            try:
-                played.extend(islice(_play(world, index, behaviour, seed), limit))
-            except SkippedError as error:
-                skipped.append(error)
-                empty = 0 if played else empty + 1
-                if empty == GIVE_UP:
-                    raise InputError(f"{GIVE_UP} episodes in a row did not begin; the last: {error}") from error
-            if not played:
-                continue
-            played[-1]["truncated"] |= not played[-1]["terminated"]
-            rows += played
-            done += len(played)
-            trajectories += 1
-            layouts |= {played[0]["layout"]} - {None}
-            while len(rows) >= CHUNK or (rows and done == transitions):
-                writer.write_batch(pa.RecordBatch.from_pylist(rows[:CHUNK], RECORDING))
-                rows = rows[CHUNK:]
-            if progress is not None:
-                progress(done, transitions)
-            if done == transitions:
-                break
-    counts = {"transitions": done, "trajectories": trajectories, "layouts": len(layouts)}
-    if skipped:
-        logger.warning("%d episodes were skipped; the last: %s", len(skipped), skipped[-1])
-        counts["skipped"] = len(skipped)
-    return counts
+    with closing(make()) as world:
+        shares = _shares(world.behaviours, behaviours)
+        prepare(path)
+        facts = json.dumps([key, shares, max_steps, seed])
+        with pieces(path, None if key is None else blake2b(facts.encode()).hexdigest()) as recorded:
+            turns = islice(enumerate(_turns(shares)), recorded.next, None)
+            if workers == 1:
+                played = play_here(world, turns, max_steps, seed)
+            else:
+                played = play_apart(make, turns, max_steps, seed, workers)
+            with closing(played):
+                _record(played, recorded, transitions)
+            counts = recorded.join(path, transitions)
+    return counts | ({"skipped": recorded.skipped} if recorded.skipped else {})
 
 
-def _shares(world: Playable, behaviours: dict[str, float]) -> dict[str, float]:
-    known = ", ".join(world.behaviours)
+def _record(played: Iterator[Episode], recorded: Pieces, transitions: int) -> None:
+    before, start, empty, reason = recorded.rows, time.monotonic(), 0, ""
+    with progress.bar("collect", transitions, min(before, transitions)) as bar:
+        while recorded.rows < transitions:
+            episode = next(played)
+            empty = 0 if episode.rows else empty + 1
+            if empty == GIVE_UP:
+                raise InputError(f"{GIVE_UP} episodes in a row did not begin; the last: {episode.skipped}")
+            reason = episode.skipped or reason
+            recorded.add(episode.index, episode.rows, bool(episode.skipped))
+            rate = (recorded.rows - before) / max(time.monotonic() - start, 1e-3)
+            bar.update(min(recorded.rows, transitions), per_second=round(rate, 1))
+    if reason:
+        logger.warning("%d episodes were skipped; the last: %s", recorded.skipped, reason)
+
+
+def _shares(known: tuple[str, ...], behaviours: dict[str, float] | None) -> dict[str, float]:
+    behaviours = dict.fromkeys(known, 1.0) if behaviours is None else behaviours
+    names = ", ".join(known)
     for name, share in behaviours.items():
-        if name not in world.behaviours:
-            raise InputError(f"behaviour {name!r} is not one of this world's: {known}")
+        if name not in known:
+            raise InputError(f"behaviour {name!r} is not one of this world's: {names}")
         if not 0 <= share < float("inf"):
             raise InputError(f"behaviour {name!r} has share {share}, expected a number of 0 or more")
     total = sum(behaviours.values())
     if not total > 0:
-        raise InputError(f"no behaviour with a share above 0; give a share to at least one of: {known}")
+        raise InputError(f"no behaviour with a share above 0; give a share to at least one of: {names}")
     return {name: share / total for name, share in behaviours.items() if share > 0}
 
 
@@ -148,29 +121,3 @@ def _turns(shares: dict[str, float]) -> Iterator[str]:
         name = max(shares, key=lambda name: shares[name] * index - played[name])
         played[name] += 1
         yield name
-
-
-def _play(world: Playable, index: int, behaviour: str, seed: int) -> Iterator[dict]:
-    """Rows of one trajectory, to its end."""
-    rng = np.random.default_rng([seed, index])
-    state, info = world.reset(int(rng.integers(2**31)))
-    for step in count():
-        action = world.act(behaviour, rng)
-        next_state, reward, terminated, truncated, _ = world.step(action)
-        yield {
-            "state": state_text(state),
-            "action": action,
-            "next_state": state_text(next_state),
-            "trajectory": f"t{index:06d}",
-            "step": step,
-            "terminated": bool(terminated),
-            "truncated": bool(truncated),
-            "reward": None if reward is None else float(reward),
-            "layout": info.get("layout"),
-            "split": info.get("split"),
-            "partial": not world.complete,
-            "behaviour": behaviour,
-        }
-        if terminated or truncated:
-            return
-        state = next_state

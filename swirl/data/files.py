@@ -6,6 +6,7 @@ Nothing is ever written outside the folder of the file, the user's cache include
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import logging
@@ -47,12 +48,11 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 READ = pa.schema([*SCHEMA, (INFERRED, pa.bool_())])  # what `conform` is given
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A hidden path beside `path` to write to; it takes the place of `path` when the block ends without an error.
+def prepare(path: Path) -> None:
+    """Make the folder of a file that is to be written.
 
     Raises:
-        InputError: The folder cannot be made, or `path` is a folder.
+        InputError: It cannot be made, or `path` is a folder.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +60,31 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot make the folder {path.parent}: {error.strerror}") from error
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected the name of a file to write")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden path beside `path` to write to; it takes the place of `path` when the block ends without an error.
+
+    What a killed process left there is written over.
+
+    Raises:
+        InputError: The folder cannot be made, `path` is a folder, or another process is writing it.
+    """
+    prepare(path)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{path}: another process is writing it; wait for it, or give another name") from None
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def read(path: str | Path, say_left_out: bool = True) -> pa.Table:

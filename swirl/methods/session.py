@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from swirl import data, durable, ledger, metrics, parallel, plots, progress, worlds
+from swirl import data, durable, ledger, metrics, parallel, plots, worlds
 from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.eval import held_out
@@ -87,8 +88,9 @@ def recording_path(recipe: Recipe, cache: Path) -> Path:
     spec = recipe.data
     if spec.path:
         return Path(spec.path)
-    facts = [spec.world, spec.options, spec.behaviours, spec.transitions, spec.max_steps, spec.seed]
-    key = blake2b(json.dumps(facts).encode() + worlds.source(spec.world), digest_size=6).hexdigest()
+    facts = [spec.world, spec.behaviours, spec.transitions, spec.max_steps, spec.seed]
+    of = worlds.fingerprint(spec.world, spec.options)
+    key = blake2b(json.dumps(facts).encode() + of.encode(), digest_size=6).hexdigest()
     return cache / f"{spec.world}-{key}.parquet"
 
 
@@ -111,19 +113,16 @@ def collect(recipe: Recipe, path: Path, transitions: int) -> None:
         MissingPartError: Its simulator is not installed.
     """
     spec = recipe.data
-    world = worlds.make(spec.world, **spec.options)
-    shares = spec.behaviours or dict.fromkeys(world.behaviours, 1.0)
-    with progress.bar(f"collect {spec.world}", transitions) as bar:
-        data.collect(
-            world,
-            path,
-            transitions,
-            shares,
-            spec.max_steps,
-            spec.seed,
-            progress=lambda done, _: bar.update(done),
-        )
-    world.close()
+    data.collect(
+        partial(worlds.make, spec.world, **spec.options),
+        path,
+        transitions,
+        spec.behaviours or None,
+        spec.max_steps,
+        spec.seed,
+        spec.workers,
+        worlds.fingerprint(spec.world, spec.options),
+    )
 
 
 def _split(recipe: Recipe, staging: Path, cache: Path) -> None:

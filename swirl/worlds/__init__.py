@@ -5,6 +5,8 @@ function `missing()` beside it, and name the class in `WORLDS`.
 """
 
 import inspect
+import json
+from hashlib import blake2b
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +67,15 @@ def source(name: str) -> bytes:
     assert spec is not None and spec.origin is not None
     path = Path(spec.origin)
     return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.stem}.*")))
+
+
+def fingerprint(name: str, options: dict[str, Any]) -> str:
+    """What a recording is of: differs where the world's source or its options do.
+
+    Raises:
+        InputError: There is no such world; the message names the nearest.
+    """
+    return blake2b(source(name) + json.dumps(options, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _target(name: str) -> tuple[str, str]:

@@ -127,7 +127,7 @@ def test_a_hung_page_is_timed_out_counted_and_skipped(tmp_path):
         world.step("click [2]")
     script = iter(["click [2]", "click [1]", "click [2]", "click [2]"])
     world.act = lambda behaviour, rng: next(script)
-    counts = collect(world, tmp_path / "a.parquet", 3, {"random": 1}, max_steps=2, seed=0)
+    counts = collect(lambda: world, tmp_path / "a.parquet", 3, {"random": 1}, max_steps=2, seed=0)
     assert counts == {"transitions": 3, "trajectories": 2, "layouts": 1, "skipped": 1}
     rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert [(row["trajectory"], row["step"], row["truncated"]) for row in rows] == [
