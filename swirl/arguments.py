@@ -152,7 +152,7 @@ def _add_data_commands(commands: Any) -> None:
         "--too-long",
         default="error",
         metavar="POLICY",
-        help="a longer one: error, skip, truncate-head or truncate-tail (default: %(default)s)",
+        help="a longer one: error, skip, truncate-head, -tail or -unchanged (default: %(default)s)",
     )
     sub.add_argument("--strict", action="store_true", help="stop at the first malformed record; else they are counted")
     sub.add_argument(

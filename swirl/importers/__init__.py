@@ -8,7 +8,8 @@ import_recording("chat", ["log.jsonl"], "recording.parquet", Options(redact=True
 |---|---|
 | `core.py` | the stream from a source to the file: what every format shares |
 | `context.py` | what the user chose, and what a format reads by: masking, counting, malformed records |
-| `rows.py` | a transition on its way in, what makes it malformed, how a long state is cut |
+| `rows.py` | a transition on its way in, what makes it malformed |
+| `cutting.py` | states that are too long, cut by a rule |
 | `budget.py` | which actions a label budget keeps, type by type |
 | `redaction.py` | masks what looks like a key or a token |
 | `sources.py` | the files of a source, their names, and JSON values out of them, damaged or not |

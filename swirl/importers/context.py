@@ -27,7 +27,7 @@ class Options:
         labels: How many actions to keep (int), or which share of them (float); `None` keeps all.
         seed: Chooses which.
         max_state: Longest state in characters; `None` for any length.
-        too_long: What happens to a longer one, one of `rows.POLICIES`.
+        too_long: What happens to a longer one, one of `cutting.POLICIES`.
         strict: Stop at the first malformed record.
         redact: Mask what looks like a key or a token.
     """

@@ -21,7 +21,8 @@ from swirl.data.table import CHUNK, SCHEMA
 from swirl.errors import InputError
 from swirl.importers.budget import Labels
 from swirl.importers.context import NEXT_STATES, SHOWN, Context, Options
-from swirl.importers.rows import POLICIES, Fault, Places, Row, problem, shortened
+from swirl.importers.cutting import POLICIES, shortened
+from swirl.importers.rows import Fault, Places, Row, problem
 from swirl.worlds.base import unknown
 
 logger = logging.getLogger(__name__)
@@ -120,10 +121,13 @@ def _admitted(items: Iterable[Row | Fault], context: Context) -> Iterator[Row]:
         if wrong is not None:
             context.fault(Fault(row.where, wrong))
             continue
-        if options.max_state is not None and shortened(row, options.max_state, options.too_long):
-            context.counts["left out (too long)" if options.too_long == "skip" else "cut"] += 1
-            if options.too_long == "skip":
-                continue
+        changed = row.state != row.next_state
+        cut = options.max_state is not None and shortened(row, options.max_state, options.too_long)
+        if cut is None:
+            context.counts["left out (too long)"] += 1
+            continue
+        context.counts["cut"] += cut
+        context.counts["cut with the change"] += changed and row.state == row.next_state
         if not places.name(row, context.counts["transitions"]):
             context.fault(Fault(row.where, f"trajectory {row.trajectory!r} step {row.step} is there already"))
             continue

@@ -1,4 +1,4 @@
-"""A transition on its way into a recording: what makes it malformed, and how a state that is too long is cut."""
+"""A transition on its way into a recording, what makes it malformed, and the places that are taken."""
 
 import math
 import re
@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from swirl.data.table import SCHEMA
-from swirl.errors import InputError
 from swirl.types import SPLITS
 
 TOGETHER = " || "  # between the actions of one step
-POLICIES = ("error", "skip", "truncate-head", "truncate-tail")
 
 
 class Fault(NamedTuple):
@@ -70,28 +68,6 @@ def problem(row: Row) -> str | None:
         except UnicodeEncodeError:
             return f"{name} is not valid Unicode text"
     return None
-
-
-def shortened(row: Row, longest: int, policy: str) -> bool:
-    """Cut the states of a row to `longest` characters by a policy; whether any was longer.
-
-    `truncate-head` drops the beginning, `truncate-tail` the end. Both states are cut by the same rule, so that what was
-    the same text before is the same text after. With `skip` nothing is cut: the row is left out by the caller.
-
-    Raises:
-        InputError: The policy is `error` and a state is longer.
-    """
-    over = max(len(row.state), len(row.next_state)) > longest
-    if over and policy == "error":
-        name = "state" if len(row.state) > longest else "next_state"
-        raise InputError(
-            f"{row.where}: {name} has {len(getattr(row, name)):,} characters, --max-state is {longest:,}; raise it, or "
-            f"give --too-long {', '.join(POLICIES[1:-1])} or {POLICIES[-1]}"
-        )
-    if over and policy != "skip":
-        cut = slice(-longest, None) if policy == "truncate-head" else slice(longest)
-        row.state, row.next_state = row.state[cut], row.next_state[cut]
-    return over
 
 
 class Places:

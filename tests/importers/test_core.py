@@ -80,6 +80,13 @@ def test_a_state_that_is_too_long_is_cut_by_the_rule(policy, states, tmp_path):
     assert counts["left out (too long)" if policy == "skip" else "cut"] == 1
 
 
+@pytest.mark.parametrize(("policy", "lost"), [("truncate-tail", 1), ("truncate-head", 0)])
+def test_a_change_that_is_cut_away_is_counted(policy, lost, tmp_path):
+    source = jsonl(tmp_path / "a.jsonl", [{"state": "abcd", "next_state": "abce"}, {"state": "a", "next_state": "a"}])
+    counts = import_recording("table", source, tmp_path / "o.parquet", Options(max_state=3, too_long=policy))
+    assert counts.get("cut with the change", 0) == lost
+
+
 def test_without_a_policy_it_is_an_error(tmp_path):
     source = jsonl(tmp_path / "a.jsonl", [row(1), {"state": "a", "next_state": "bcde"}])
     with pytest.raises(InputError, match=r"a.jsonl:2: next_state has 4 characters, --max-state is 3; raise it, or"):

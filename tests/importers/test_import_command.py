@@ -46,7 +46,7 @@ def test_the_options_reach_the_import(tmp_path, capsys):
     words += ["--too-long", "truncate-tail", "--next-state", "conversation"]
     assert cli.main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
-    assert said == f"{out}: 8 transitions, 4 trajectories, 4 labels, 0 malformed, 8 cut\n"
+    assert said == f"{out}: 8 transitions, 4 trajectories, 4 labels, 0 malformed, 8 cut, 8 cut with the change\n"
     assert {len(row["next_state"]) for row in read(out).to_pylist()} == {12}
     for extra, message in (
         (["--labels", "none"], "expected a number of labels above 0"),
