@@ -37,7 +37,12 @@ def test_the_counts_of_a_small_recording(tmp_path):
     assert report.actions == (("go", 2), ("stay", 2))
     assert (report.duplicates, report.conflicts, report.broken) == (1, 2, 1)
     # states have 2 2 2 3 3 20 characters, actions 2 2 4 4
-    assert report.characters == {"state": Lengths(2, 20, 20), "action": Lengths(2, 4, 4)}
+    # changes -aa +bbb, =, =, -aa +c, -aa +c, -dddd... +c: 8 1 1 6 6 24
+    assert report.characters == {
+        "state": Lengths(2, 20, 20),
+        "action": Lengths(2, 4, 4),
+        "change": Lengths(6, 24, 24),
+    }
     assert (report.tokens, report.context, report.too_long, report.parts, report.overlaps) == ({}, None, 0, {}, {})
     assert report.problems == ()
 
@@ -49,7 +54,7 @@ def test_rows_that_exceed_the_context_are_counted_and_named(tmp_path):
     # state + action + next_state: 7, 10, 10, 5, 3, 21
     assert (report.too_long, report.too_long_rows) == (3, ("a.parquet:2", "a.parquet:3", "a.parquet:6"))
     assert report.tokens == report.characters
-    assert len(calls) == len(set(calls)) == 6
+    assert len(calls) == len(set(calls)) == 10  # four changes among them
     assert check(path, tokenizer=len, context=7).too_long == check(path, tokenizer=len, context=9).too_long == 3
     assert check(path, tokenizer=len, context=10).too_long == 1
     many = recording(tmp_path / "b.parquet", *[(str(row), 0, "aa", "go", "b") for row in range(9)])
@@ -193,10 +198,10 @@ def test_what_cannot_be_checked(tmp_path):
         check(folder)
 
 
-def test_unlabelled_recordings_have_lengths_of_states_only(tmp_path):
+def test_unlabelled_recordings_have_no_lengths_of_actions(tmp_path):
     report = check(recording(tmp_path / "a.parquet", ("t", 0, "a", None, "b")), tokenizer=len, context=5)
     assert (report.labelled, report.conflicts, report.actions) == (0.0, 0, ())
-    assert list(report.characters) == list(report.tokens) == ["state"]
+    assert list(report.characters) == list(report.tokens) == ["state", "change"]
 
 
 def test_the_report_prints_what_it_found(tmp_path):
@@ -211,8 +216,10 @@ def test_the_report_prints_what_it_found(tmp_path):
         "broken steps      1 (next state is not the state of the step after)",
         "state characters  median 2, 95 % 20, longest 20",
         "action characters median 2, 95 % 4, longest 4",
+        "change characters median 6, 95 % 24, longest 24",
         "state tokens      median 2, 95 % 20, longest 20",
         "action tokens     median 2, 95 % 4, longest 4",
+        "change tokens     median 6, 95 % 24, longest 24",
         "too long          3 rows exceed 8 tokens: a.parquet:2, a.parquet:3, a.parquet:6",
         "actions           2",
         "          2  'go'",

@@ -15,12 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from swirl import changes
 from swirl.data.files import read, read_part
 from swirl.data.splitting import PARTS
 from swirl.data.table import codes, is_partial, pairs, pc, trajectory_order
 from swirl.errors import InputError
 
 FEW = 5  # rows named as examples
+SAMPLE = 10_000  # rows whose changes are written out
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Report:
         conflicts: Labelled rows whose state and action lead to another next state elsewhere: the world is stochastic,
             or not all of it is observed.
         broken: Steps whose next state is not the state of the step after.
-        characters: Lengths of states and of actions.
+        characters: Lengths of states, of actions, and of next states written as changes (`swirl.changes`; of at most
+            10,000 rows, evenly spaced).
         tokens: The same in tokens; empty where there was no tokenizer.
         context: The context window, in tokens, or `None`.
         too_long: Rows whose state, action and next state together exceed the context window.
@@ -153,7 +156,8 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
         ((row["values"], row["counts"]) for row in pc.value_counts(table["action"].drop_null()).to_pylist()),
         key=lambda pair: (-pair[1], pair[0]),
     )
-    tokens, too_long = _token_lengths(table, tokenizer, context)
+    written = _changes(table)
+    tokens, too_long = _token_lengths(table, written, tokenizer, context)
     names = [f"{name}:{row}" for name, rows in tables.items() for row in range(1, rows.num_rows + 1)]
     return Report(
         rows=table.num_rows,
@@ -170,7 +174,8 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
             name: _lengths(pc.utf8_length(table[name].drop_null()).to_numpy())
             for name in ("state", "action")
             if table[name].null_count < table.num_rows
-        },
+        }
+        | {"change": _lengths(np.array([*map(len, written)]))},
         tokens=tokens,
         context=context if tokenizer else None,
         too_long=len(too_long),
@@ -279,13 +284,20 @@ def _broken(table: pa.Table, state: np.ndarray, next_state: np.ndarray) -> int:
     return int((follows & (next_state[now] != state[after])).sum())
 
 
+def _changes(table: pa.Table) -> list[str]:
+    """Next states as changes, of rows that are evenly spaced."""
+    rows = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, SAMPLE)).astype(np.int64))
+    pairs = table.select(["state", "next_state"]).take(pa.array(rows)).to_pylist()
+    return [changes.describe(pair["state"], pair["next_state"]) for pair in pairs]
+
+
 def _lengths(values: np.ndarray) -> Lengths:
     median, p95, most = np.percentile(values, [50, 95, 100], method="inverted_cdf").tolist()
     return Lengths(int(median), int(p95), int(most))
 
 
 def _token_lengths(
-    table: pa.Table, tokenizer: Callable[[str], int] | None, context: int | None
+    table: pa.Table, written: list[str], tokenizer: Callable[[str], int] | None, context: int | None
 ) -> tuple[dict[str, Lengths], np.ndarray]:
     """Lengths in tokens, and the numbers of the rows that the context window does not hold."""
     if tokenizer is None:
@@ -300,5 +312,7 @@ def _token_lengths(
     lengths = {"state": _lengths(columns["state"])}
     if labelled.any():
         lengths["action"] = _lengths(columns["action"][labelled])
+    number |= {text: tokenizer(text) for text in dict.fromkeys(written) if text not in number}
+    lengths["change"] = _lengths(np.array([number[text] for text in written]))
     total = columns["state"] + columns["action"] + columns["next_state"]
     return lengths, np.flatnonzero(total > context) if context is not None else np.array([], np.int64)
