@@ -226,7 +226,7 @@ def test_the_report_prints_what_it_found(tmp_path):
         "          2  'stay'",
     ]
     lines = check(recording(tmp_path / "b.parquet", *SPLIT)).lines()
-    assert lines[9:14] == [
+    assert lines[10:15] == [
         "part              train: 2",
         "part              validation: 1",
         "part              test: 2",
