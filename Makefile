@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 
-.PHONY: demo test check results bench install clean
+.PHONY: demo test check results bench worlds install clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +16,12 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
+worlds: $(VENV)/.worlds  ## the packages of all worlds; Java and Chromium are the system's, `swirl worlds` names the commands
+
+$(VENV)/.worlds: requirements-worlds.txt $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-worlds.txt
+	touch $@
+
 demo: install  ## the default recipe on MiniGrid, one seed; fails unless both roles end above their warm-up
 	$(BIN)/swirl train recipes/minigrid.toml --out $(RUNS)/demo --require-gain
 
@@ -26,7 +32,7 @@ check: install  ## format, lint, types, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not java and not browser"
 
 results: install  ## the published tables, every seed; what is finished is not run again
 	$(BIN)/python benchmarks/results.py --runs $(RUNS)/results

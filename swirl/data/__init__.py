@@ -1,7 +1,7 @@
 """Recordings: collect them from a world, read and check a user's own, split them into what a run may see.
 
 ```python
-collect(world, "recording.parquet", 100_000, {"random": 0.5, "gold": 0.5}, max_steps=64, seed=0)
+collect(partial(worlds.make, "sokoban"), "recording.parquet", 100_000, {"random": 0.5, "solver": 0.5})
 table = read("recording.parquet")
 split(table, "run/data", labels=1000, validation_labels=100, validation=0.1, test=0.1, seed=0, data_seed=0)
 for line in check("run/data").lines():
@@ -14,6 +14,8 @@ for line in check("run/data").lines():
 | `files.py` | Parquet and JSONL in and out; a file is whole or absent |
 | `streaming.py` | rewrite a recording piece by piece, with the user's own columns |
 | `collecting.py` | play a world and stream its transitions to a file |
+| `playing.py` | episodes of a world, in this process or in several |
+| `pieces.py` | a recording under way, which a kill does not lose |
 | `splitting.py` | layouts to parts, the label budget, the four files of a run |
 | `checking.py` | what is in a recording or a split, and whether the split leaks |
 """
