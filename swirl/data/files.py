@@ -154,7 +154,7 @@ def _read_jsonl(path: Path) -> tuple[pa.Table, np.ndarray, set[str]]:
     for line, row in _json_rows(path):
         names.update(row)
         lines.append(line)
-        rows.append(_checked(row, f"{path.name}:{line}"))
+        rows.append(checked(row, f"{path.name}:{line}"))
         if len(rows) == CHUNK:
             batches.append(pa.RecordBatch.from_pylist(rows, READ))
             rows = []
@@ -188,7 +188,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict]]:
         raise InputError(f"{path.name}: cannot be read after line {line} ({error}); write it again") from error
 
 
-def _checked(row: dict, where: str) -> dict[str, Any]:
+def checked(row: dict, where: str) -> dict[str, Any]:
     """The row with the types of the schema."""
     for name in REQUIRED:
         if name not in row:
@@ -200,7 +200,7 @@ def _checked(row: dict, where: str) -> dict[str, Any]:
             continue
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             expected = "text" if str in kinds else "true or false" if bool in kinds else "a number"
-            raise InputError(f"{where}: {name} is {json.dumps(value)[:60]}, expected {expected} or null")
+            raise InputError(f"{where}: {name} is {json.dumps(value, default=repr)[:60]}, expected {expected} or null")
         if isinstance(value, list):
             value = parts_text(value, where, name)
         if name in ("trajectory", "layout"):

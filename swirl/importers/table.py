@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl.data.files import JSON_TYPES, OURS, _checked
+from swirl.data.files import JSON_TYPES, OURS, checked
 from swirl.data.table import CHUNK, INFERRED, REQUIRED, SCHEMA
 from swirl.errors import InputError
 from swirl.importers.context import Context
@@ -93,7 +93,7 @@ class _Columns:
         if isinstance(actions, list) and all(isinstance(action, str) for action in actions):
             found["action"] = TOGETHER.join(action for action in actions if action.strip())
         try:
-            known = _checked(found, item.where)
+            known = checked(found, item.where)
         except InputError as error:
             return Fault(item.where, str(error).removeprefix(f"{item.where}: "))
         if known.get("step") is not None and known.get("trajectory") is None:

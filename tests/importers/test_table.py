@@ -1,5 +1,6 @@
 import csv
 import json
+from datetime import datetime
 
 import datasets
 import pyarrow as pa
@@ -179,6 +180,14 @@ def test_no_good_row_is_lost_whatever_is_around_it(bad, states, ending, at, tmp_
     table, counts = imported(tmp_path, path)
     assert table["state"].to_pylist() == states
     assert counts["malformed"] == len(bad)
+
+
+def test_values_that_no_json_has_are_named_as_what_they_are(tmp_path, caplog):
+    rows = [{"state": "a", "next_state": "b", "step": 1, "trajectory": when} for when in (datetime(2026, 1, 2), None)]
+    pq.write_table(pa.Table.from_pylist([*rows, {"state": "c", "next_state": "d"}]), tmp_path / "a.parquet")
+    table, counts = imported(tmp_path, tmp_path / "a.parquet")
+    assert (table["state"].to_pylist(), counts["malformed"]) == (["c"], 2)
+    assert 'a.parquet:1: trajectory is "datetime.datetime(2026, 1, 2' in caplog.text
 
 
 @given(raw=st.binary(min_size=1, max_size=40), at=st.integers(0, 3000), ending=st.sampled_from([".csv", ".parquet"]))
