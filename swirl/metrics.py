@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from rapidfuzz.distance import LCSseq
 
 from swirl.types import Role
 
@@ -23,6 +24,7 @@ HEADLINE: dict[Role, str] = {"forward": "exact_match_changed", "inverse": "actio
 Values = dict[str, tuple[np.ndarray, np.ndarray]]
 """Per metric: its value on every row that it is defined on, and the indices of these rows."""
 
+_WORD = re.compile(r"[a-z0-9]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -100,6 +102,19 @@ def token_f1(prediction: str, truth: str) -> float:
     return _multiset_f1(Counter(prediction.split()), Counter(truth.split()))
 
 
+def rouge_l(prediction: str, truth: str) -> float:
+    """ROUGE-L: F1 of the longest common subsequence of words, in [0, 1].
+
+    With m and n words of which the longest common subsequence has L: F1 = 2 L / (m + n), and 0 where either has none.
+    Words are runs of a-z and 0-9 in the lowercased text, as in the package `rouge-score` without its stemmer: no
+    punctuation, no line breaks. Copying most of a long state earns most of it.
+
+    Source: Lin, ROUGE: a package for automatic evaluation of summaries, ACL workshop 2004.
+    """
+    one, other = _WORD.findall(prediction.lower()), _WORD.findall(truth.lower())
+    return 2 * LCSseq.similarity(one, other) / (len(one) + len(other)) if one and other else 0.0
+
+
 def action_match(prediction: str, truth: str) -> bool:
     """Whether the two are the same action, up to case and whitespace."""
     return normalise_action(prediction) == normalise_action(truth)
@@ -131,6 +146,7 @@ def forward_values(states: Sequence[str], truths: Sequence[str], predictions: Se
             "changed_facts_f1": ([changed_facts_f1(*rows[i]) for i in differ], differ),
             "false_change_rate": ([false_change(*rows[i]) for i in same], same),
             "token_f1": ([token_f1(prediction, truth) for _, truth, prediction in rows], every),
+            "rouge_l": ([rouge_l(prediction, truth) for _, truth, prediction in rows], every),
             "copy_rate": ([exact_match(rows[i][2], rows[i][0]) for i in differ], differ),
         }
     )
@@ -142,8 +158,8 @@ def summarise_forward(
     """Next-state metrics over a set of transitions.
 
     `exact_match_changed` (the headline), `changed_facts_f1` and `copy_rate` (the share of predictions that equal their
-    input state) are over changed transitions, `false_change_rate` over unchanged ones, `exact_match` and `token_f1`
-    over all.
+    input state) are over changed transitions, `false_change_rate` over unchanged ones, `exact_match`, `token_f1` and
+    `rouge_l` over all.
 
     Args:
         states: The states before the step.

@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from swirl import metrics
 
@@ -99,6 +100,34 @@ def test_token_f1():
     assert metrics.token_f1("", " ") == 1.0
 
 
+@pytest.mark.parametrize(
+    ("prediction", "truth", "expected"),
+    [
+        ("the cat sat", "the cat sat", 1.0),
+        ("The cat,\nsat!", "the cat sat", 1.0),  # words alone count
+        ("police kill the gunman", "police killed the gunman", 2 * 3 / 8),  # police, the, gunman
+        ("the gunman kill police", "police killed the gunman", 2 * 2 / 8),  # the, gunman: order counts
+        ("a b c", "a x b y c z", 2 * 3 / 9),  # gaps do not
+        ("door 12", "door 13", 2 * 1 / 4),
+        ("", "a", 0.0),
+        ("a", "#_#", 0.0),
+        ("", "", 0.0),
+    ],
+)
+def test_rouge_l(prediction, truth, expected):
+    assert metrics.rouge_l(prediction, truth) == pytest.approx(expected, abs=1e-12)
+
+
+ROUGE = RougeScorer(["rougeL"])
+wordy = st.one_of(st.text(), lines.map("\n".join), st.lists(st.sampled_from("abcd ,.\n1")).map("".join))
+
+
+@given(wordy, wordy)
+def test_rouge_l_is_that_of_the_package(prediction, truth):
+    expected = ROUGE.score(truth, prediction)["rougeL"].fmeasure
+    assert metrics.rouge_l(prediction, truth) == pytest.approx(expected, abs=1e-12)
+
+
 def test_action_match():
     assert metrics.action_match(" Open  the\tDOOR\n", "open the door")
     assert not metrics.action_match("open door", "open the door")
@@ -121,6 +150,7 @@ def test_summarise_forward_by_hand():
         "changed_facts_f1": (0.5, 2),
         "false_change_rate": (0.5, 2),
         "token_f1": ((1 + 0.5 + 1 + 0.5) / 4, 4),
+        "rouge_l": ((1 + 0.5 + 1 + 0.5) / 4, 4),
         "copy_rate": (0.5, 2),
     }
 
@@ -136,7 +166,12 @@ def test_copy_input_baseline():
 
 
 def test_metrics_without_rows_are_left_out():
-    assert set(metrics.summarise_forward(["a"], ["a"], ["b"])) == {"exact_match", "false_change_rate", "token_f1"}
+    assert set(metrics.summarise_forward(["a"], ["a"], ["b"])) == {
+        "exact_match",
+        "false_change_rate",
+        "token_f1",
+        "rouge_l",
+    }
     assert "false_change_rate" not in metrics.summarise_forward(["a"], ["b"], ["b"])
     assert metrics.summarise_forward([], [], []) == {}
     assert metrics.summarise_inverse([], [], [], []) == {}

@@ -4,11 +4,11 @@ Importing this package imports no simulator. To add a world, write a class that 
 function `missing()` beside it, and name the class in `WORLDS`.
 """
 
+import ast
 import inspect
 import json
 from hashlib import blake2b
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,21 @@ def availability(name: str) -> str | None:
 
 
 def source(name: str) -> bytes:
-    """The source of a world, scripts beside it too; a recording that another one made is not this world's."""
-    spec = find_spec(_target(name)[0])
-    assert spec is not None and spec.origin is not None
-    path = Path(spec.origin)
-    return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.stem}.*")))
+    """The source of a world: its module, those of this package that it imports, and scripts beside them.
+
+    A recording that another source made is not this world's.
+    """
+    folder, waiting, seen = Path(__file__).parent, [_target(name)[0].rpartition(".")[2]], {}
+    while waiting:
+        stem = waiting.pop()
+        if stem not in seen and (folder / f"{stem}.py").is_file():
+            seen[stem] = b"".join(file.read_bytes() for file in sorted(folder.glob(f"{stem}.*")))
+            for node in ast.walk(ast.parse((folder / f"{stem}.py").read_bytes())):
+                if isinstance(node, ast.ImportFrom) and node.module == __name__:
+                    waiting += [imported.name for imported in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    waiting.append(node.module.removeprefix(f"{__name__}."))
+    return b"".join(seen[stem] for stem in sorted(seen))
 
 
 def fingerprint(name: str, options: dict[str, Any]) -> str:

@@ -70,11 +70,13 @@ class Java:
         port, token = process.stdout.readline().decode().strip(), process.stdout.readline().decode().strip()
         reader.start()
         if not port.isdigit():
-            self.close()
+            self._stop()
             raise MissingPartError(f"the Java that is here does not start; to install one: {INSTALL_JAVA}")
         parameters = py4j.GatewayParameters(port=int(port), auth_token=token, auto_field=True)
         self._gateway = py4j.JavaGateway(gateway_parameters=parameters)
-        weakref.finalize(self, self._gateway.close)
+        client = _client(py4j, parameters)
+        self._gateway.set_gateway_client(client)
+        self._disconnect = weakref.finalize(self, _disconnect, client)
 
     def make(self, name: str) -> Any:
         """A new object of a class, by its full name."""
@@ -92,7 +94,35 @@ class Java:
 
     def close(self) -> None:
         """Ends the process; a second time does nothing."""
+        self._disconnect()
         self._stop()
+
+
+def _client(py4j: Any, parameters: Any) -> Any:
+    """What the calls go through.
+
+    py4j's own client answers Ctrl-C during a call with an error of its own (py4j 0.10.9.9, java_gateway.py,
+    GatewayClient.send_command calls a `shutdown_socket` that no GatewayConnection has), which hides the interrupt.
+    """
+
+    class Client(py4j.GatewayClient):
+        def send_command(self, command: str, retry: bool = True, binary: bool = False) -> str:
+            connection = self._get_connection()
+            try:
+                answer = connection.send_command(command)
+            except BaseException:  # an answer may still come, and would be taken for that of the next command
+                connection.close()
+                raise
+            self._give_back_connection(connection)
+            return answer
+
+    return Client(gateway_parameters=parameters)
+
+
+def _disconnect(client: Any) -> None:
+    """Ends the connections, and whatever objects are forgotten later: nobody is there to be told."""
+    client.is_connected = False
+    client.close()
 
 
 def _drain(stream: IO[bytes]) -> None:

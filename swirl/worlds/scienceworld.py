@@ -28,7 +28,7 @@ import numpy as np
 from swirl.errors import InputError
 from swirl.worlds import jvm
 from swirl.worlds.base import unknown
-from swirl.worlds.textgame import TextGame, chosen, paragraphs
+from swirl.worlds.textgame import SHARES, TextGame, chosen, paragraphs
 
 SIMPLIFICATIONS = (
     "easy",
@@ -51,8 +51,8 @@ def missing() -> str | None:
 class ScienceWorld(TextGame):
     """ScienceWorld; see the module, and `TextGame` for the behaviours.
 
-    A seed draws a task, then one of its variations. The score is in percent; the reward is what it gains. An
-    action that is listed, or on the path, and still not understood changes nothing but the answer.
+    A seed draws a task, a part, and one of the part's variations of the task. The score is in percent; the reward is
+    what it gains. An action that is listed, or on the path, and still not understood changes nothing but the answer.
 
     Args:
         tasks: Names of the tasks, e.g. "boil"; none for all thirty.
@@ -79,12 +79,17 @@ class ScienceWorld(TextGame):
         electrical = [task for task in self.tasks if task.startswith(ELECTRICAL)]
         if electrical and "noElectricalAction" in self.simplifications:
             raise InputError(f"the task {electrical[0]!r} needs electrical actions: leave 'noElectricalAction' out")
-        self._parts: dict[str, dict[int, str]] = {}
+        self._variations: dict[str, dict[str, list[int]]] = {}
 
     def begin(self, rng: np.random.Generator) -> tuple[str, dict[str, Any]]:
-        """Draws a task and a variation of it."""
+        """Draws a task, a part, and a variation."""
         task = self.tasks[rng.integers(len(self.tasks))]
-        variation = int(rng.integers(self._game.getTaskMaxVariations(task)))
+        if task not in self._variations:
+            self._game.load(task, 0, "", False)
+            self._variations[task] = {part: list(getattr(self._game, get)()) for part, get in PARTS.items()}
+        part = str(rng.choice(list(PARTS), p=SHARES))
+        variations = self._variations[task][part]
+        variation = variations[rng.integers(len(variations))]
         self._load = task, variation, ",".join(self.simplifications)
         assert self._java is not None
         self._random = self._java.static("scala.util.Random$", "MODULE$")
@@ -92,10 +97,8 @@ class ScienceWorld(TextGame):
         self._settle_chance()
         self._game.load(*self._load, False)
         self._game.reset()
-        if task not in self._parts:
-            self._parts[task] = {int(v): part for part, get in PARTS.items() for v in getattr(self._game, get)()}
         self._score, self._asked = 0, False
-        info = {"layout": f"{task} {variation}", "split": self._parts[task][variation]}
+        info = {"layout": f"{task} {variation}", "split": part}
         return self._describe(""), info | {"task": self._game.getTaskDescription()}
 
     def apply(self, action: str) -> tuple[str, float, bool]:

@@ -15,6 +15,8 @@ from swirl.types import State
 from swirl.worlds import jvm
 from swirl.worlds.base import Step, unknown
 
+SHARES = (0.8, 0.1, 0.1)
+"""Of the episodes, for training, validation and test, however many games each part has."""
 DETOUR = 0.2
 """Share of the steps of "mixed" that are random."""
 AWAY = ("go ", "move ", "teleport ", "focus ", "reset ")

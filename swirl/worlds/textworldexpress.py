@@ -19,12 +19,10 @@ import numpy as np
 
 from swirl.worlds import jvm
 from swirl.worlds.base import unknown
-from swirl.worlds.textgame import TextGame, chosen, paragraphs
+from swirl.worlds.textgame import SHARES, TextGame, chosen, paragraphs
 
 GAMES = ("cookingworld", "twc", "coin", "mapreader", "arithmetic", "sorting", "simonsays", "peckingorder")
 PARTS = {"train": ("train", "getSeedsTrain"), "validation": ("dev", "getSeedsDev"), "test": ("test", "getSeedsTest")}
-SHARES = (0.8, 0.1, 0.1)
-"""Of the episodes, for the parts in this order; the package has as many seeds for each."""
 
 
 def missing() -> str | None:

@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -269,3 +270,17 @@ def test_importing_and_asking_imports_no_simulator():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("minigrid", {"minigrid.py", "base.py"}),
+        ("scienceworld", {"scienceworld.py", "textgame.py", "jvm.py", "base.py"}),
+        ("sokoban", {"sokoban.py", "puzzle.py", "base.py"}),
+        ("web", {"web.py", "web.js", "base.py"}),
+    ],
+)
+def test_the_source_of_a_world_is_all_that_it_stands_on(name, files):
+    folder, source = Path(worlds.__file__).parent, worlds.source(name)
+    assert {file.name for file in folder.iterdir() if file.is_file() and file.read_bytes() in source} == files
