@@ -1,5 +1,6 @@
 """Tool calls: the contract, the benchmark's gold calls, and texts against hand-made objects."""
 
+import decimal
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,6 +173,9 @@ def test_no_result_takes_days():
     world.reset(next(seed for seed in range(200) if (world.reset(seed), "power" in world._apis.owner)[1]))
     assert '\noutput: {"result": 8.0}' in world.step("power(base=2, exponent=3)")[0]
     assert '\noutput: {"result": "3.0"}' in world.step("logarithm(value=8, base=2, precision=1000)")[0]
+    before = decimal.getcontext().prec
+    assert '\noutput: {"result": "1.4142' in world.step("square_root(number=2, precision=99)")[0]
+    assert decimal.getcontext().prec == before  # which the back-end has set
     for call in (
         "power(base=99999999, exponent=99999999999)",
         "power(10, 1000000000)",
@@ -181,6 +185,34 @@ def test_no_result_takes_days():
         "round_number(number=5, decimal_places=-999999999)",
     ):
         assert "\noutput: Error during execution: " in world.step(call)[0]
+
+
+@here
+@pytest.mark.parametrize(
+    "call", ["displayCarStatus('fuel')", "get_outside_temperature_from_google()", "get_current_speed()"]
+)
+def test_what_is_drawn_is_counted_and_follows_the_seed(call):
+    world = worlds.make("toolcalls")
+    seed = next(seed for seed in range(200) if (world.reset(seed), "startEngine" in world._apis.owner)[1])
+    state, _ = world.reset(seed)
+    states = [state, *(world.step(call)[0] for _ in range(2))]
+    drawn = [0, 0, 0] if call.startswith("display") else [0, 1, 2]
+    for number, text in zip(drawn, states, strict=True):
+        assert f"\nVehicleControlAPI.random_draws {number}\n" in f"{text}\n"
+    outputs = [text.partition("\noutput: ")[2].split("\n")[0] for text in states[1:]]
+    assert (outputs[0] == outputs[1]) == (drawn[2] == 0)
+    world.reset(seed)
+    assert world.step(call)[0] == states[1]
+
+
+@here
+def test_whole_numbers_that_are_drawn_are_counted():
+    world = worlds.make("toolcalls")
+    seed = next(seed for seed in range(200) if (world.reset(seed), "authenticate_travel" in world._apis.owner)[1])
+    assert "\nTravelAPI.random_draws 0" in world.reset(seed)[0]
+    call = "authenticate_travel(client_id='a', client_secret='b', refresh_token='c', grant_type='d',"
+    after = world.step(call + " user_first_name='e', user_last_name='f')")[0]
+    assert "\nTravelAPI.random_draws 1" in after
 
 
 @here
