@@ -1,4 +1,4 @@
-// Runs in every frame before the page's own scripts. SEED is put in by swirl/worlds/web.py.
+// Runs in every frame before the page's own scripts; see swirl/worlds/browser.py, which puts SEED in.
 (() => {
   // Chances that follow the seed (mulberry32).
   let s = SEED >>> 0;
@@ -40,7 +40,13 @@
       if (e.getAttribute(mark) === "true") line += ` ${mark.slice(5)}`;
     return e === document.activeElement ? line + " focused" : line;
   };
-  window.__swirl = { elements: [], read() {
+  // MiniWoB++'s pages wait to be started, and count the seconds.
+  const start = () => {
+    if (!window.core?.startEpisodeReal) return;
+    core.EPISODE_MAX_TIME = 1e9;
+    core.startEpisodeReal();
+  };
+  window.__swirl = { start, elements: [], read() {
     const lines = [], elements = [];
     let run = "";  // text that stands in one line, over the borders of inline elements
     const flush = () => { if (clean(run)) lines.push(quote(run)); run = ""; };
@@ -66,6 +72,6 @@
     if (document.body) walk(document.body, false);
     flush();
     this.elements = elements;
-    return [document.title, ...lines];
+    return { title: document.title, lines, reward: window.WOB_DONE_GLOBAL ? window.WOB_RAW_REWARD_GLOBAL : null };
   } };
 })();

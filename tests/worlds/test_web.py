@@ -1,15 +1,16 @@
 """Web pages in a real Chromium: what is read, what actions do, hung pages, safety, and no browser left over."""
 
-import contextlib
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from typing import ClassVar
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +28,7 @@ browser = lambda test: here[1](here[0](test))  # noqa: E731
 FORM = """<title>Form</title><body><p>Give <b>Ada</b> a day.</p>
 <label>Name <input id=who></label> <input type=checkbox aria-label=Sure>
 <select name=day><option>Monday<option>Tuesday</select>
-<button onclick="document.title = who.value; out.textContent = who.value + ' ' + Math.random()">Go</button>
+<button onclick="out.textContent = Math.random() + ' ' + new Date().toISOString()">Go</button>
 <div id=out></div><div style="display:none">secret</div><span style="cursor:pointer">more</span>
 <script>setTimeout(() => { out.textContent = 'late' }, 700)</script>"""
 HANG = """<title>Hang</title><button onclick="while (true) {}">hang</button>
@@ -73,58 +74,111 @@ def test_a_form_is_read_and_acted_on(opened, tmp_path):
         '[5] span "more"',
     ]
     assert state.split("\n") == lines
-    assert info["page"].startswith("file:///")
-    after = world.step('type [1] "Ada L"')[0].split("\n")
-    assert after[2] == '[1] input "Name" = "Ada L" focused'
-    assert '"late"' in after  # half a second of the page's time has gone by twice
+    assert info["page"] == (tmp_path / "form.html").as_uri()
+    typed = world.step('type [1] "Ada L"')[0].split("\n")
+    lines[2] = '[1] input "Name" = "Ada L" focused'
+    assert typed == [*lines[:6], '"late"', lines[6]]  # half a second of the page's time has gone by twice
+    assert world.step('type [1] "Bo"')[0].split("\n")[2] == '[1] input "Name" = "Bo" focused'  # in place of it
     assert world.step("click [2]")[0].split("\n")[3] == '[2] checkbox "Sure" checked focused'
-    assert world.step('select [3] "Tuesday"')[0].split("\n")[4].startswith('[3] select "day" = "Tuesday" of')
-    drawn, *rest = world.step("click [4]")
+    before, *rest = world.step('select [3] "Tuesday"')
+    assert before.split("\n")[4].startswith('[3] select "day" = "Tuesday" of')
     assert rest == [0.0, False, False, {}]
-    assert 'page "Ada L" form.html' in drawn
-    assert '"Ada L 0.' in drawn
-    before = world._text
+    assert world.step('select [3] "Friday"')[0] == before  # no such day
+    assert world.step('type [3] "Monday"')[0].replace(" focused", "") == before.replace(" focused", "")  # no text field
+
+
+@browser
+def test_actions_that_are_none_change_nothing(opened, tmp_path):
+    world = opened(page(tmp_path, "form.html", FORM))
+    with pytest.raises(InputError, match="reset"):
+        world.step("click [1]")
+    with pytest.raises(InputError, match="reset"):
+        world.act("random", np.random.default_rng(0))
+    world.reset(3)
     for action, message in {
         "click [9]": "unknown element '9'",
         "click 1": "expected 'click",
         "press [1]": "expected 'click",
         'type [1] "\\q"': "as JSON writes it",
+        'type [1] "\\ud800"': "as JSON writes it",
+        'click [1]"; alert()': "expected 'click",
     }.items():
         with pytest.raises(InputError, match=message):
             world.step(action)
-    assert world._text == before
-    assert world.step('select [3] "Friday"')[0] == world._text  # no such day
-    world.reset(3)
-    world.step('type [1] "Ada L"')
-    assert world.step("click [4]")[0].split("\n")[-2] == drawn.split("\n")[-2]  # chances follow the seed
+    assert '"late"' not in world._text.split("\n")
+    assert world._counts == {}
+    assert '"late"' in world.step("click [2]")[0].split("\n")  # the page's time has gone on for this step alone
+
+
+@browser
+def test_chances_and_the_clock_follow_the_seed(opened, tmp_path):
+    world = opened(page(tmp_path, "form.html", FORM))
+    drawn = []
+    for seed in (3, 3, 4):
+        world.reset(seed)
+        world.step("click [2]")
+        drawn.append(world.step("click [4]")[0].split("\n")[-2].strip('"').split())
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[2][0]
+    assert 0 < float(drawn[0][0]) < 1
+    # 1,700,000,000 s after 1970 is 22:13:20; the clock stops one second later, and half a second goes by at the opening
+    # and at the first click.
+    assert [moment for _, moment in drawn] == ["2023-11-14T22:13:22.000Z"] * 3
+
+
+@browser
+def test_nothing_is_kept_from_one_episode_to_the_next(opened, tmp_path):
+    kept = "<title>Kept</title><p id=out></p><script>localStorage.n = 1 + Number(localStorage.n ?? 0);"
+    world = opened(page(tmp_path, "kept.html", kept + "out.textContent = localStorage.n</script>"))
+    assert [world.reset(seed)[0].split("\n")[1] for seed in range(2)] == ['"1"', '"1"']
+    assert len(world._browser._chromium.contexts) == 1
 
 
 @browser
 def test_a_task_of_miniwob_ends_with_its_reward(opened):
     world = opened("click-checkboxes")
-    state, _ = world.reset(0)
+    state, info = world.reset(0)
+    assert info["page"].endswith("/site-packages/miniwob/html/miniwob/click-checkboxes.html")
     assert state.startswith('page "Click Checkboxes Task" click-checkboxes.html\n"Select ')
     wanted = state.split("\n")[1].removeprefix('"Select ').removesuffix(' and click Submit."').split(", ")
-    for number, line in enumerate(state.split("\n")[2:], 1):
-        if any(f'checkbox "{name}"' in line for name in wanted):
-            world.step(f"click [{number}]")
-    *_, info = world.step(f"click [{number}]")
-    assert info == {}
-    assert not world._running
-    world.reset(0)
-    assert world.step(f"click [{number}]")[1:3] != (1.0, True)
+    *boxes, button = state.split("\n")[2:]
+    assert button == f'[{len(boxes) + 1}] button "Submit"'
+    ticked = [number for number, line in enumerate(boxes, 1) if line.split('"')[1] in wanted]
+    assert len(ticked) == len(wanted) > 0
+    for number in ticked:
+        assert world.step(f"click [{number}]")[1:3] == (0.0, False)
+    assert world.step(f"click [{len(boxes) + 1}]")[1:] == (1.0, True, False, {})
+    with pytest.raises(InputError, match="reset"):
+        world.step("click [1]")
+    assert world.reset(0)[0] == state
+    _, reward, ended, *_ = world.step(f"click [{len(boxes) + 1}]")  # with nothing ticked
+    assert ended
+    assert reward < 1
+    assert world.reset(1)[0] != state
+
+
+def gone(processes):
+    """Whether all of them end."""
+    return psutil.wait_procs(processes, timeout=60)[1] == []
 
 
 @browser
 def test_a_hung_page_is_timed_out_counted_and_skipped(tmp_path):
     before = psutil.Process().children(recursive=True)
-    world = worlds.make("web", pages=[page(tmp_path, "hang.html", HANG)], timeout=10)
-    world.reset(0)
-    world.step("click [2]")
-    with pytest.raises(SkippedError, match=r"click \[1\] hangs: no answer in 10 seconds"):
-        world.step("click [1]")
-    with pytest.raises(InputError, match="reset"):
-        world.step("click [2]")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        dead = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        world = worlds.make("web", pages=[page(tmp_path, "hang.html", HANG), dead], timeout=6)
+        with pytest.raises(SkippedError, match=f"{dead} does not open: no answer in 6 seconds"):
+            world.reset(1)
+        world.reset(0)
+        assert world.step("click [2]")[0].endswith('"01"')
+        spinning = [child for child in psutil.Process().children(recursive=True) if child not in before]
+        with pytest.raises(SkippedError, match=r"click \[1\]: no answer in 6 seconds"):
+            world.step("click [1]")
+        assert gone(spinning)  # the endless loop is not left running
+        with pytest.raises(InputError, match="reset"):
+            world.step("click [2]")
+    world.pages = world.pages[:1]
     script = iter(["click [2]", "click [1]", "click [2]", "click [2]"])
     world.act = lambda behaviour, rng: next(script)
     counts = collect(lambda: world, tmp_path / "a.parquet", 3, {"random": 1}, max_steps=2, seed=0)
@@ -136,24 +190,35 @@ def test_a_hung_page_is_timed_out_counted_and_skipped(tmp_path):
         ("t000001", 1, True),
     ]
     assert rows[2]["next_state"].endswith('"011"')
+    family = [child for child in psutil.Process().children(recursive=True) if child not in before]
+    assert any("chrom" in process.name() for process in family)
     world.close()
-    new = [child for child in psutil.Process().children(recursive=True) if child not in before]
-    _, alive = psutil.wait_procs(new, timeout=60)
-    assert alive == []
+    assert gone(family)
 
 
 class Site(http.server.BaseHTTPRequestHandler):
+    """A site that counts who knocks; /away leads to the same server under another name, which is another site."""
+
+    knocks: ClassVar[list] = []
     seen: ClassVar[list] = []
+
+    def setup(self):
+        self.knocks.append(self.client_address)
+        super().setup()
 
     def answer(self):
         self.seen.append(f"{self.command} {self.path}")
-        self.send_response(200)
+        port = self.server.server_address[1]
+        self.send_response(302 if self.path == "/away" else 200)
+        self.send_header("Location", f"http://localhost:{port}/landed")
         self.send_header("Content-Type", "text/html")
         self.end_headers()
-        self.wfile.write(
-            b"<title>Site</title><form method=post action=/post><button>post</button></form><a href=/two>two</a>"
-            b"<a href='http://localhost:1/'>away</a><a href='file:///etc/hostname'>file</a>"
-        )
+        page = f"""<title>Site</title><form method=post action=/post><button>post</button></form><a href=/two>two</a>
+            <a href='http://localhost:{port}/other'>other</a><a href='file:///etc/hostname'>file</a>
+            <a href=/away>away</a><a href=/two target=_blank>window</a>
+            <button onclick="fetch('/sent', {{method: 'POST'}})">send</button>
+            <button onclick="alert('stop')">alert</button>"""
+        self.wfile.write(page.encode())
 
     do_GET = do_POST = answer
 
@@ -164,7 +229,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def site():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    Site.seen = []
+    Site.seen, Site.knocks = [], []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -172,31 +237,88 @@ def site():
 
 
 @browser
-def test_a_url_is_only_read_and_a_local_page_reaches_neither_network_nor_other_folders(opened, site, tmp_path):
-    page(tmp_path / "other", "secret.js", "document.title = 'read the secret'")
-    page(tmp_path / "own", "own.js", "out.textContent = 'own'")
-    local = (
-        f"<title>Local</title><p id=out></p><script src=own.js></script><script src=../other/secret.js></script>"
-        f"<script src='{site}x.js'></script><button onclick=\"location='{site}leave'\">leave</button>"
-    )
-    world = opened(page(tmp_path / "own", "local.html", local), site)
-    state, _ = world.reset(0)
-    assert state.split("\n") == ['page "Local" local.html', '"own"', '[1] button "leave"']
-    world.step("click [1]")
-    assert Site.seen == []
-    state, _ = world.reset(1)
-    assert state.split("\n")[1:] == ['[1] button "post"', '[2] a "two"', '[3] a "away"', '[4] a "file"']
-    assert 'page "Site" two' in world.step("click [2]")[0]
-    for action in ("click [1]", "click [3]", "click [4]"):
-        world.reset(1)
-        with contextlib.suppress(SkippedError):  # where Chromium shows its own page of the error
-            world.step(action)
+def test_a_url_is_only_read_and_only_on_its_own_site(opened, site):
+    world = opened(site)
+    state, info = world.reset(0)
+    assert info["page"] == site
+    kinds = ['[1] button "post"', '[2] a "two"', '[3] a "other"', '[4] a "file"', '[5] a "away"', '[6] a "window"']
+    assert state.split("\n") == ['page "Site" /', *kinds, '[7] button "send"', '[8] button "alert"']
+    for number in (1, 3, 4, 7, 8):
+        after = world.step(f"click [{number}]")[0]
+        assert after.replace(" focused", "") == state  # what it may not do does not happen
+    assert world.step("click [6]")[0].startswith('page "Site" /\n')
+    assert world.step("click [2]")[0].startswith('page "Site" two\n')
+    assert len(world._browser._context.pages) == 1  # a window does not stay
     assert {line for line in Site.seen if "favicon" not in line} == {"GET /", "GET /two"}
+    with pytest.raises(SkippedError, match=f"{site} led away to http://localhost"):
+        world.step("click [5]")
+    assert world.reset(0)[0] == state
+
+
+ATTACKS = """<title>Local</title><p id=out></p>
+<script src=own.js></script><script src=../other/secret.js></script><script src=link.js></script>
+<script src="SITEx.js"></script><img src="SITEimg"><iframe src="SITEframe"></iframe><link rel=preconnect href="SITE">
+<script type=speculationrules>{"prerender": [{"source": "list", "urls": ["SITEprerender"]}]}</script>
+<script>
+  const site = "SITE", socket = site.replace("http", "ws");
+  navigator.sendBeacon(site + "beacon", "x");
+  fetch(site + "fetch", {mode: "no-cors", keepalive: true});
+  new WebSocket(socket);
+  new EventSource(site);
+  for (const code of [`fetch("${site}", {mode: "no-cors"})`, `new WebSocket("${socket}")`])
+    new Worker(URL.createObjectURL(new Blob([code])));
+  const call = new RTCPeerConnection({iceServers: [{urls: "stun:127.0.0.1:PORT"}]});
+  call.createDataChannel("x");
+  call.createOffer().then((offer) => call.setLocalDescription(offer));
+  new WebTransport("https://127.0.0.1:PORT/").ready.catch(() => {});
+  open(site + "open");
+  fetch("../other/secret.js").then((got) => got.text()).then((text) => { document.title = text; });
+</script>
+<button onclick="location = site + 'leave'">leave</button>
+<button onclick="location = '../other/secret.js'">file</button>
+<button onclick="location = './'">list</button>"""
+
+
+@browser
+def test_a_local_page_reaches_neither_the_network_nor_other_folders(opened, site, tmp_path):
+    secret = page(tmp_path / "other", "secret.js", "document.title = 'read the secret'")
+    page(tmp_path / "own", "own.js", "out.textContent = 'own'")
+    (tmp_path / "own" / "link.js").symlink_to(secret)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
+        datagrams.setblocking(False)
+        text = ATTACKS.replace("SITE", site).replace("PORT", str(datagrams.getsockname()[1]))
+        world = opened(page(tmp_path / "own", "local.html", text))
+        state, _ = world.reset(0)
+        lines = ['"own"', '[1] button "leave"', '[2] button "file"', '[3] button "list"']
+        assert state.split("\n") == ['page "Local" local.html', *lines]
+        for number in (1, 2):
+            assert world.step(f"click [{number}]")[0].replace(" focused", "") == state
+        listing = world.step("click [3]")[0]  # the folder's own list, and no way up from it
+        assert listing.startswith('page "Index of ')
+        assert "local.html" in listing
+        assert world.step("click [1]")[0].replace(" focused", "") == listing.replace(" focused", "")
+        time.sleep(1)  # what goes out by itself
+        world.step("click [2]")
+        assert (Site.seen, Site.knocks) == ([], [])
+        with pytest.raises(BlockingIOError):
+            datagrams.recv(1)
+
+
+@browser
+def test_a_page_that_goes_up_a_folder_at_once_does_not_widen_what_it_may_read(opened, tmp_path):
+    page(tmp_path, "secret.html", "<title>secret</title>")
+    world = opened(page(tmp_path / "own", "up.html", "<title>Up</title><script>location = './'</script>"))
+    state, _ = world.reset(0)
+    assert '[1] a "[parent directory]"' in state.split("\n")
+    assert world.step("click [1]")[0].replace(" focused", "") == state
 
 
 CHILD = """
+import signal
 import sys
 from swirl import worlds
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 world = worlds.make("web", pages=sys.argv[1:], timeout=600)
 world.reset(0)
 print("open", flush=True)
@@ -205,20 +327,30 @@ world.step("click [1]")
 
 
 @browser
-def test_no_browser_outlives_a_killed_process(tmp_path):
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, page(tmp_path, "hang.html", HANG)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "open\n"
-    time.sleep(1)  # in the midst of the page's endless loop
-    family = psutil.Process(child.pid).children(recursive=True)
-    assert any("chrom" in process.name() for process in family)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    _, alive = psutil.wait_procs(family, timeout=60)
-    assert alive == []
+@pytest.mark.parametrize("ending", ["Ctrl-C", "SIGKILL"])
+def test_no_browser_outlives_its_process(tmp_path, ending):
+    command = [sys.executable, "-c", CHILD, page(tmp_path, "hang.html", HANG)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        assert child.stdout is not None
+        opened = child.stdout.readline()
+        time.sleep(1)  # in the midst of the page's endless loop
+        family = psutil.Process(child.pid).children(recursive=True)
+        names = {process.name()[:4] for process in family}
+        if ending == "Ctrl-C":
+            os.killpg(child.pid, signal.SIGINT)  # a terminal sends it to the whole group
+            threading.Timer(60, child.kill).start()
+        else:
+            child.kill()
+        try:
+            _, stderr = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert opened == "open\n"
+    assert {"node", "chro"} <= names  # Playwright's driver, and Chromium
+    assert gone(family)
+    assert child.returncode == (-signal.SIGINT if ending == "Ctrl-C" else -signal.SIGKILL), stderr
 
 
 def test_what_the_behaviours_can_do():
@@ -255,5 +387,5 @@ def test_a_missing_browser_names_the_commands(monkeypatch):
 
 @browser
 def test_a_recording_is_checked_and_trained_on(swirl, tmp_path):
-    options = ["--option", 'pages=["choose-list", "enter-text"]', "--transitions", "70", "--max-steps", "4"]
-    assert "70 transitions" in records_and_trains(swirl, tmp_path, "web", *options)
+    options = ["--option", 'pages=["login-user", "enter-password"]', "--transitions", "60", "--max-steps", "6"]
+    assert "60 transitions" in records_and_trains(swirl, tmp_path, "web", *options)
