@@ -167,7 +167,7 @@ def test_a_hung_page_is_timed_out_counted_and_skipped(tmp_path):
     before = psutil.Process().children(recursive=True)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         dead = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        world = worlds.make("web", pages=[page(tmp_path, "hang.html", HANG), dead], timeout=6)
+        world = worlds.make("web", pages=[page(tmp_path, "hang.html", HANG), dead], timeout=10)
         with pytest.raises(SkippedError, match=f"{dead} does not open: no answer in 6 seconds"):
             world.reset(1)
         world.reset(0)
