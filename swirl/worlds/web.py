@@ -33,7 +33,7 @@ from swirl.types import State, state_text
 from swirl.worlds.base import Step, unknown
 from swirl.worlds.browser import Browser, Page, executable
 
-INSTALL = "pip install playwright==1.65.2 miniwob==1.1.0 && apt-get install -y chromium"
+INSTALL, INSTALL_BROWSER = "pip install 'swirl-wm[web]'", "apt-get install chromium"
 DEFAULT_PAGES = ("click-checkboxes", "choose-list", "enter-text", "enter-password", "login-user", "click-tab-2")
 WIDTH, LINES = 200, 150
 ACTION = re.compile(r'(click) \[(\d+)\]|(type|select) \[(\d+)\] ("(?:[^"\\]|\\.)*")')
@@ -43,7 +43,9 @@ TYPED = {"input", "textarea", "password", "search", "email", "tel", "url", "numb
 
 def missing() -> str | None:
     """The command that installs what the world needs and is not here; None if nothing is missing."""
-    return None if find_spec("playwright") and find_spec("miniwob") and executable() else INSTALL
+    commands = [] if find_spec("playwright") and find_spec("miniwob") else [INSTALL]
+    commands += [] if executable() else [INSTALL_BROWSER]
+    return " && ".join(commands) or None
 
 
 class Web:

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,9 +21,9 @@ from swirl import worlds
 from swirl.data import collect
 from swirl.errors import InputError, MissingPartError, SkippedError
 from swirl.worlds.base import check_world
-from swirl.worlds.web import INSTALL, candidates, missing
+from swirl.worlds.web import candidates, missing
 
-here = [pytest.mark.browser, pytest.mark.skipif(missing() is not None, reason=f"no browser to drive: {INSTALL}")]
+here = [pytest.mark.browser, pytest.mark.skipif(missing() is not None, reason=f"no browser to drive: {missing()}")]
 browser = lambda test: here[1](here[0](test))  # noqa: E731
 
 FORM = """<title>Form</title><body><p>Give <b>Ada</b> a day.</p>
@@ -380,8 +381,12 @@ def test_options_that_cannot_be_used(options, message):
 
 def test_a_missing_browser_names_the_commands(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert worlds.availability("web") == INSTALL
-    with pytest.raises(MissingPartError, match="apt-get install -y chromium"):
+    monkeypatch.setattr("swirl.worlds.web.find_spec", lambda name: True)
+    assert worlds.availability("web") == "apt-get install chromium"
+    monkeypatch.setattr("swirl.worlds.web.find_spec", lambda name: None)
+    command = "pip install 'swirl-wm[web]' && apt-get install chromium"
+    assert worlds.availability("web") == command
+    with pytest.raises(MissingPartError, match=re.escape(command)):
         worlds.make("web")
 
 
