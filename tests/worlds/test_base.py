@@ -278,7 +278,8 @@ def test_importing_and_asking_imports_no_simulator():
         ("minigrid", {"minigrid.py", "base.py"}),
         ("scienceworld", {"scienceworld.py", "textgame.py", "jvm.py", "base.py"}),
         ("sokoban", {"sokoban.py", "puzzle.py", "base.py"}),
-        ("web", {"web.py", "web.js", "base.py"}),
+        ("toolcalls", {"toolcalls.py", "bfcl.py", "base.py"}),
+        ("web", {"web.py", "web.js", "browser.py", "base.py"}),
     ],
 )
 def test_the_source_of_a_world_is_all_that_it_stands_on(name, files):
