@@ -14,6 +14,7 @@ this process does, however that ends.
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -26,11 +27,7 @@ from urllib.request import url2pathname
 from swirl.errors import SkippedError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = (
-    "--no-sandbox",  # which a container does not have
-    "--font-render-hinting=none",
-    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
-)
+ARGUMENTS = ("--font-render-hinting=none", "--webrtc-ip-handling-policy=disable_non_proxied_udp")
 NOWHERE = {"server": "http://127.0.0.1:9", "bypass": "<-loopback>"}  # a proxy for all addresses, this machine's too
 LAUNCH = 120.0  # seconds for the browser to start, which on a busy machine takes long
 STEP, START = 500, 1_700_000_000  # a step in the page's time in milliseconds, its first moment in seconds since 1970
@@ -128,7 +125,10 @@ class Browser:
     async def _launch(self) -> None:
         self._driver = await self._api.async_playwright().start()
         self._chromium = await self._driver.chromium.launch(
-            executable_path=executable(), args=ARGUMENTS, timeout=LAUNCH * 1000
+            executable_path=executable(),
+            args=ARGUMENTS,
+            chromium_sandbox=os.geteuid() != 0,  # Chromium has none for root, who is who runs in a container
+            timeout=LAUNCH * 1000,
         )
 
     async def _open(self, page: Page, seed: int) -> tuple[str, Any]:
