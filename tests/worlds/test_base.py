@@ -313,3 +313,13 @@ def test_importing_and_asking_imports_no_simulator():
 def test_the_source_of_a_world_is_all_that_it_stands_on(name, files):
     folder, source = Path(worlds.__file__).parent, worlds.source(name)
     assert {file.name for file in folder.iterdir() if file.is_file() and file.read_bytes() in source} == files
+
+
+def test_a_recording_of_a_page_that_was_edited_is_another_one(tmp_path):
+    page = tmp_path / "my.html"
+    page.write_text("<p>one")
+    before = worlds.fingerprint("web", {"pages": [str(page)]})
+    assert worlds.fingerprint("web", {"pages": [str(page)]}) == before
+    page.write_text("<p>two")
+    assert worlds.fingerprint("web", {"pages": [str(page)]}) != before
+    assert worlds.fingerprint("web", {"pages": str(page)}) != worlds.fingerprint("web", {"pages": [str(page)]})

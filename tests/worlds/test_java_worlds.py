@@ -237,7 +237,7 @@ def test_recordings_are_the_same_whoever_plays_and_in_whatever_order(name, swirl
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
-@pytest.mark.parametrize("name", [pytest.param("scienceworld", marks=SCIENCE)])
+@SCIENCE
 def test_a_game_begins_with_a_score_of_its_own(world):
     world.reset(0)
     lost = next(action for action in world.legal() if action.startswith("focus on door"))
