@@ -34,11 +34,19 @@ CELLS = {
     "minigrid-anchored": ("minigrid-anchored", {}),
     "minigrid-plain-warmup": ("minigrid", {"methods": '["warmup"]', "warmup.steps": "600"}),
     "minigrid-oracle": ("minigrid-oracle", {}),
+    "scienceworld": ("scienceworld", {}),
 }
+PAGES = (
+    # page, mark of its table, runs in it
+    ("docs/results.md", "results", tuple(name for name in CELLS if name != "scienceworld")),
+    ("docs/results.md", "scienceworld", ("scienceworld",)),
+    ("README.md", "results", ("minigrid",)),
+)
 COLUMNS = (
     ("forward", "exact_match_changed", "next state, exact"),
     ("forward", "changed_facts_f1", "changed facts F1"),
     ("forward", "false_change_rate", "false changes"),
+    ("forward", "rouge_l", "ROUGE-L"),
     ("inverse", "action_exact_match_changed", "action, exact"),
     ("both", "cycle_exact_match_changed", "cycle"),
 )
@@ -132,8 +140,10 @@ def _summary(values: list[float | None]) -> str:
 
 
 def _markdown(rows: list[list[str]]) -> str:
-    head, *body = ["| " + " | ".join(row) + " |\n" for row in rows]
-    return head + "|---" * len(rows[0]) + "|\n" + "".join(body)
+    """A table, without the columns that are empty."""
+    known = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    head, *body = ["| " + " | ".join(row[i] for i in known) + " |\n" for row in rows]
+    return head + "|---" * len(known) + "|\n" + "".join(body)
 
 
 def main() -> int:
@@ -152,13 +162,11 @@ def main() -> int:
             for line in pool.map(lambda cell: run(*cell, a.runs), cells):
                 print(line, flush=True)
                 failed |= "failed" in line
-    for page, runs in ((ROOT / "docs" / "results.md", tuple(CELLS)), (ROOT / "README.md", ("minigrid",))):
-        text = page.read_text(encoding="utf-8")
-        before, _, rest = text.partition("<!-- results:begin -->")
-        _, _, after = rest.partition("<!-- results:end -->")
-        page.write_text(
-            f"{before}<!-- results:begin -->\n\n{tables(runs)}\n<!-- results:end -->{after}", encoding="utf-8"
-        )
+    for page, mark, runs in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        before, begin, rest = text.partition(f"<!-- {mark}:begin -->")
+        _, end, after = rest.partition(f"<!-- {mark}:end -->")
+        (ROOT / page).write_text(f"{before}{begin}\n\n{tables(runs)}\n{end}{after}", encoding="utf-8")
     return int(failed)
 
 

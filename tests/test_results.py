@@ -60,3 +60,19 @@ def test_one_run_can_be_shown_alone(results, tmp_path):
 def test_no_runs_leave_the_tables_as_they_are(results):
     with pytest.raises(SystemExit, match="holds no finished run"):
         results.tables()
+
+
+def test_columns_in_which_nothing_is_known_are_left_out(results, tmp_path):
+    keep(tmp_path, "scienceworld", 0, {"copy-input": (0.0, 0.1), "warmup": (0.2, 0.6), "verified": (0.6, 0.7)})
+    stages, gains = results.tables(["scienceworld"]).split("\n\n")
+    titles = [table.splitlines()[0].strip("| ").split(" | ") for table in (stages, gains)]
+    assert titles[0] == ["run", "stage", "seeds", "CPU s", "next state, exact", "action, exact"]
+    assert titles[1][2:] == ["forward: better", "forward: gain", "inverse: better", "inverse: gain"]
+    assert "| scienceworld | warmup | 1 | 10 | 0.200 (0.200–0.200) | 0.600 (0.600–0.600) |" in stages
+
+
+def test_every_page_has_the_marks_of_its_tables(results):
+    for page, mark, runs in results.PAGES:
+        text = (PATH.parent.parent / page).read_text(encoding="utf-8")
+        assert text.count(f"<!-- {mark}:begin -->") == text.count(f"<!-- {mark}:end -->") == 1
+        assert set(runs) <= set(results.CELLS)

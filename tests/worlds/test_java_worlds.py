@@ -146,6 +146,17 @@ def test_chance_is_the_seeds_whatever_else_is_asked(world, monkeypatch):
     assert runs[0] == runs[1]
 
 
+@SCIENCE
+def test_the_answer_to_the_last_action_can_be_left_out(world, monkeypatch):
+    world.reset(0)
+    with_answer = world.step("wait1")[0]
+    monkeypatch.setattr(world, "observation", False)
+    world.reset(0)
+    without = world.step("wait1")[0]
+    assert with_answer.startswith(without)
+    assert "wait" in with_answer.removeprefix(without)
+
+
 @ANY
 def test_close_ends_java_and_so_does_forgetting_the_world(name):
     world = worlds.make(name, **SMALL[name])
