@@ -1,50 +1,189 @@
-"""Masks what looks like a key, a token or a password, so that a log can be learned from without teaching it.
+r"""Masks what looks like a key, a token or a password, so that a log can be learned from without teaching it.
 
-Three kinds of text are masked: keys that say what they are by their form, the value beside a name such as `api_key`,
-and the password of a URL. It errs on the side of masking, and cannot promise to find everything.
+Four passes, each linear in the text: private key blocks, passwords of URLs, values beside a name such as `api_key`,
+and keys that say what they are by their form. It errs on the side of masking, and JSON stays JSON, at whatever depth of
+escaping: a value keeps its quotes, a number becomes a text. What it does not find:
+
+- A hash of hex digits without a name: commits, digests and identifiers look the same, and are commoner in logs.
+- A secret without a name or a known form: `mysql -pX`, an AWS secret alone, key lines without their BEGIN line.
+- Names in other languages; a name after its value, as in `value="X" type="password"`; the items of a list.
+- The rest of a value without quotes after a space or a bracket, and of a quoted one after a line break.
+- Names, card numbers and other personal data.
 """
 
 import re
+from functools import lru_cache
 
 MASK = "[REDACTED]"
-
+_START = r"(?:(?<![\w-])|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2}))"  # a word's, escapes apart
 _FORMS = (
-    r"\bsk-(?:[a-z]+-)*[\w-]{16,}",  # OpenAI, Anthropic
-    r"\b[rs]k_(?:live|test)_\w{10,}",  # Stripe
-    r"\b(?:gh[opusr]_\w{20,}|github_pat_\w{20,})",
-    r"\bglpat-[\w-]{16,}",
-    r"\bhf_[A-Za-z0-9]{16,}",
-    r"\bxox[abeoprs]-[\w-]{10,}",  # Slack
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}",  # AWS
-    r"\bAIza[\w-]{20,}",  # Google
-    r"\bya29\.[\w-]{16,}",
-    r"\bnpm_[A-Za-z0-9]{20,}",
-    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",  # a JSON web token
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
-    r"\b(?=[\w-]*[a-z])(?=[\w-]*[A-Z])(?=[\w-]*[0-9])(?<![\w/.+-])[A-Za-z0-9_-]{40,}\b(?![./])",  # long and mixed
+    r"sk-[\w-]{16,}",  # OpenAI, Anthropic
+    r"[rs]k_(?:live|test)_\w{10,}",  # Stripe
+    r"gh[opusr]_\w{20,}|github_pat_\w{20,}",
+    r"glpat-[\w-]{16,}",  # GitLab
+    r"(?:hf|gsk|r8|npm|lin_api|shp(?:at|ss)|dop_v1)_\w{16,}",  # Hugging Face, Groq, Replicate, npm, Linear, Shopify, DO
+    r"pypi-[\w-]{16,}",
+    r"xox[abeoprs]-[\w-]{10,}",  # Slack
+    r"(?:AKIA|ASIA)[A-Z0-9]{12,}",  # AWS
+    r"AIza[\w-]{20,}|ya29\.[\w-]{16,}|GOCSPX-[\w-]{20,}",  # Google
+    r"SG\.[\w-]{16,}+\.[\w-]{16,}",  # SendGrid
+    r"(?:bot)?\d{8,10}:[\w-]{30,}",  # Telegram
+    r"[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{27,}",  # Discord
+    r"eyJ[\w-]{8,}+\.[\w-]{8,}+\.",  # a JSON web token
 )
-_NAME = (
-    r"(?:[\w-]*(?:api[_-]?key|access[_-]?key|secret|passw(?:or)?d|passphrase|private[_-]?key|credentials?)"
-    r"|(?:[\w-]*[_-])?token|(?:access|auth|refresh|bearer|id|session)token|authorization|x-auth\w*|(?:set-)?cookie)"
+_FORM = re.compile(
+    rf"{_START}(?:{'|'.join(_FORMS)})[\w-]*+"
+    r"|(?P<hook>hooks\.slack\.com/services/|discord(?:app)?\.com/api/webhooks/\d{1,20}/)[\w/-]{16,}+"
+    rf"|(?P<scheme>{_START}(?i:bearer|basic)[ ]++)(?P<key>[\w+/=.~-]{{12,}}+)"
+    r"|(?P<user>(?<![\w-])(?:-u|--user)[ =][\"']?[^\s:\"'\\]{1,64}+:)(?!\d+\b|\[REDACTED)[^\s\"'\\]++"  # curl's
+    r"|(?<![\w/.+-])(?P<long>[\w-]{40,}+)(?![./])",
+    re.ASCII,
 )
-_SECRET = re.compile(
-    rf"(?P<form>{'|'.join(_FORMS)})"
-    r"|(?P<before>(?i:\b(?:bearer|basic)[ ]+))(?P<scheme>[\w+/=.~-]{12,})"
-    r"|(?P<url>://[^\s/:@\"']*:)(?P<password>[^\s/@\"']+)(?=@)"
-    rf"|(?P<name>(?i:\b{_NAME})[\\\"']*\s*[:=]\s*[\\\"']*)(?P<value>(?i:(?:bearer|basic)\s+)?[^\s\\\"',;&}})\]]{{4,}})"
+_MIXED = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{12}")
+_LIKELY = re.compile(r"[\d=]|[a-z][A-Z]")  # credentials, not "basic requirements"
+_BLOCK = re.compile(  # to the END line; without one to where the text, or the string around it, ends
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?:(?!-----(?:BEGIN|END))[^{}\[\]])*+-----END[A-Z0-9 ]{0,60}+-*+|(?:[^\"'\\]|\\++(?![\"'\\]))*+)"
 )
-_HARMLESS = {"null", "none", "true", "false", "undefined", "required", "string", MASK.lower(), MASK[:-1].lower()}
+_URL = re.compile(r"(://[^\s/:@\"'\\<>]*+:)((?:(?:(?!\[REDACTED\])[^\s/?@\"'\\<>])*+@)++)")
+
+_ANY = re.compile(r".+", re.DOTALL)
+_RANDOM = re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[\w+/=%.~-]{16,500}", re.ASCII)
+_NAMES = tuple(  # the ends of names, and what their values look like; the first that fits
+    (re.compile(rf"(?:{end})$"), value)
+    for end, value in (
+        (r"(?:page|next|sync|continuation)_?token", None),
+        (r"(?:api|access|secret|private|account|shared|signing|encryption|master|auth|admin|client)_?key", _ANY),
+        (r"(?:consumer|subscription|toolbench|storage|service|app)_?key|secret_?key_?base", _ANY),
+        (r"secret|passw(?:or)?d(?:_?hash)?|passphrase|passcode|credentials?|authorization|^x_auth\w*|cookie", _ANY),
+        (r"(?:_|access|auth|refresh|bearer|id|session|csrf|xsrf|middleware)token|^(?:csrf|xsrf)", _ANY),
+        (r"(?:^|_)(?:pwd|pw)", re.compile(r"(?![/~]).+")),  # in a shell's environment PWD is a folder
+        (r"(?:^|_|db|user|root|admin|smtp)pass", re.compile(r"(?![\d./%]+$).{4,}")),  # not a count of tests
+        (r"^token", re.compile(r".{6,}|.*\d.*", re.DOTALL)),  # not a coin's
+        (r"(?:^|_)(?:otp|totp|pin|cvv|cvc)|(?:security|verification|auth|login)_?code", re.compile(r"\d{3,8}")),
+        (r"(?:^|_)sig|signature|sess(?:ion)?_?id", _RANDOM),
+        (r"(?:^|_)key", re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[A-Za-z0-9]{32,500}")),
+    )
+)
+_PAIR = re.compile(
+    r"(?<![\w-])(?:--(?P<flag>[\w-]{1,100}+)[ ]++(?=[^\s-])"
+    r"|(?P<name>[\w-]{1,100}+(?:[ ](?i:key|code)(?![\w-]))?)(?:\]|%5[Dd])?(?::?(?P<quote>\\{0,31}[\"'`]))?"
+    r"(?:[ \t]*+(?:[:=]=?=?>?)\s*+|(?P<said>[ ]++(?:is|was)(?:[ ]*+:)?[ ]++)|(?P<tag>>(?=[^\s<]))))",
+    re.ASCII,
+)
+_ESCAPE = re.compile(r"u[0-9a-fA-F]{4}|[bfnrt]")
+_OPENING = re.compile(r"(\\{0,31})([\"'`])")
+_ENDS = r"\s*+(?:[,:;}\])]|\\++[nr]|\Z)"  # what follows a quote that closes
+_CLOSING = re.compile(_ENDS)
+_COOKIE = re.compile(r"(?!\[REDACTED\])[^\s\"'\\=;]{1,200}+=[^\"'\\\r\n]*+")
+_ELEMENT = re.compile(r"[^<>\"\\\r\n]{1,1000}+(?=</)")
+_BARE = re.compile(
+    r"(?!\[REDACTED)(?:(?i:bearer|basic|digest|token|apikey)[ ]++(?!\[REDACTED))?"
+    r"(?:[^\s\"'`\\,;&<>(){}\[\]]++|\\++u[0-9a-fA-F]{4}|[,;&](?=[\w!@#$%^*+.~-])(?![\w.-]{1,64}+[\"']?[=:]))++"
+)
+# What is no value: a call, or the next name.
+_CODE = re.compile(r"[A-Za-z_][\w.]{0,99}+(?:\([^)\n]{0,99}\)|\[[^\]\n]{0,99}\])|[^\s:]{0,99}:(?=\s)")
+_SAID = re.compile(r"\d{4,}|(?=.*\d)(?=.*[A-Za-z]).{4,256}")  # "the password is X", not "is too short"
+_HARMLESS = re.compile(
+    r"(?i:null|none|nil|nan|true|false|undefined|required|optional|string|str|bearer|basic|include|omit|same-origin)"
+    r"|\*+|\.+|<[^<>]{0,64}>|\$\{\w{1,64}\}|\$[A-Z_]{1,64}|\[REDACTED\](?:\\+[nr])*"
+)
+_LABELS, _REACH = {"name", "key", "type", "id", "field", "header"}, 200  # of `"name": "api_key", "value": "X"`
+_WINDOW = 1024  # characters of a value that are read before it is known to be one
 
 
 def redact(text: str) -> tuple[str, int]:
-    """The text with its secrets as `[REDACTED]`, and how many there were."""
-    count = 0
+    """The text with its secrets as `[REDACTED]`, and how many there were. Masking again changes nothing."""
+    text, blocks = _BLOCK.subn(MASK, text)
+    text, urls = _URL.subn(rf"\g<1>{MASK}@", text)
+    text, pairs = _mask_pairs(text)
+    forms = 0
 
     def mask(match: re.Match[str]) -> str:
-        nonlocal count
-        if (match["value"] or match["password"] or "").lower() in _HARMLESS:
+        nonlocal forms
+        if match["key"] and not _LIKELY.search(match["key"]):
             return match[0]
-        count += 1
-        return (match["before"] or match["url"] or match["name"] or "") + MASK
+        if match["long"] and not any(_MIXED.match(part) for part in re.split("[-_]", match["long"])):
+            return match[0]
+        forms += 1
+        return (match["hook"] or match["scheme"] or match["user"] or "") + MASK
 
-    return _SECRET.sub(mask, text), count
+    text = _FORM.sub(mask, text)
+    return text, blocks + urls + pairs + forms
+
+
+def _mask_pairs(text: str) -> tuple[str, int]:
+    parts, done, position, count = [], 0, 0, 0
+    label, label_end = "", 0
+    while pair := _PAIR.search(text, position):
+        position = pair.end()
+        name = pair["flag"] or pair["name"]
+        if (
+            name.lower() == "value"
+            and position - label_end < _REACH
+            and not re.search("[{}<>]", text[label_end:position])
+        ):
+            name = label
+        wanted = _wanted(name)
+        if wanted is None and text[pair.start() - 1 : pair.start()] == "\\" and (escape := _ESCAPE.match(name)):
+            wanted = _wanted(name[escape.end() :])
+        if wanted is None and name.lower() not in _LABELS:
+            continue
+        start, end, quotes = _value(text, pair, len(text) if wanted is _ANY else position + _WINDOW)
+        if name.lower() in _LABELS and end - start < _REACH and _wanted(text[start:end]):
+            label, label_end = text[start:end], end
+        if wanted and wanted.fullmatch(text, start, end) and not _HARMLESS.fullmatch(text, start, end):
+            if end - position > _WINDOW // 2:  # it is masked: nothing of it is read again
+                start, end, quotes = _value(text, pair, len(text))
+            parts += [text[done:start], quotes, MASK, quotes]
+            done = position = end
+            count += 1
+    return "".join([*parts, text[done:]]), count
+
+
+@lru_cache(4096)
+def _wanted(name: str) -> re.Pattern[str] | None:
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[- ]", "_", name).lower().strip("_")
+    return next((value for end, value in _NAMES if end.search(name)), None)
+
+
+def _value(text: str, pair: re.Match[str], limit: int) -> tuple[int, int, str]:
+    """Where the value beside a name starts and ends (the same: there is none), and the quotes it lacks."""
+    at, quote = pair.end(), pair["quote"] or ""
+    opening = _OPENING.match(text, at, limit)
+    if pair["tag"]:
+        found = _ELEMENT.match(text, at, limit) if text[pair.start() - 1] in "<:" else None
+    elif opening and (opening[0] == quote or not _CLOSING.match(text, opening.end())):
+        found = _quoted(len(opening[1]), opening[2]).match(text, opening.end(), limit)
+        quote = ""
+    elif pair["name"] and pair["name"].lower().endswith("cookie"):
+        found = _COOKIE.match(text, at, limit)
+    else:
+        found = _BARE.match(text, at, limit)
+        if (found and _doubtful(found[0], pair)) or _CODE.match(text, at, limit):
+            found = None
+    return (found.start(), found.end(), quote) if found else (at, at, "")
+
+
+def _doubtful(value: str, pair: re.Match[str]) -> bool:
+    """Whether a value without quotes is rather a word of a sentence, a test's result, or a variable named alike."""
+    if pair["said"]:
+        return not _SAID.fullmatch(value)
+    if pair["name"] == "PASS" and ":" in pair[0]:
+        return True
+    if "\n" in pair[0] and not re.search(r"\d", value):
+        return True
+    short = len(value) < 4 and "=" not in pair[0] and not value.isdigit()
+    return short or value.lower() == (pair["flag"] or pair["name"]).lower()
+
+
+@lru_cache(256)
+def _quoted(escapes: int, quote: str) -> re.Pattern[str]:
+    """A value up to its closing quote, escaped by as many backslashes as the opening one, or to the line's end.
+
+    Backslashes come in units that stand for one of the value; what is left of a run before a quote tells its depth.
+    """
+    unit = 2 * (escapes + 1)
+    inside, many = ("", "++") if quote == '"' else (rf'(?!\\{{0,63}}+"{_ENDS})', "")  # the JSON string around it ends
+    escaped = rf"\\{{{unit}}}|\\{{{escapes + 1},{unit - 1}}}+{quote}|\\{{1,{unit - 1}}}+(?![{quote}\\])"
+    return re.compile(rf"(?:{inside}(?:[^{quote}\\\r\n]{many}|{escaped}))*+")
