@@ -1,8 +1,9 @@
 """A folder of numbered text or HTML files, each what the world looked like at one time.
 
 `1.txt 2.txt 10.txt` are a trajectory of two transitions without actions; each folder below is a trajectory of its own.
-The order is that of the last number in the name, gaps in the numbers mean nothing. A file that cannot be read ends
-the trajectory, since nobody knows what happened across it: what follows is another one, named by its first file. Two snapshots that are the same give a transition that changes nothing.
+The order is that of the last number in the name, gaps in the numbers mean nothing. A file that cannot be read ends the
+trajectory, since nobody knows what happened across it: what follows is another one, named by its first file. Two
+snapshots that are the same give a transition that changes nothing.
 """
 
 import re
