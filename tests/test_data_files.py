@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swirl.data import export, load, read, with_history
-from swirl.data.files import replacing, write_parquet
+from swirl.data.files import checked, replacing, write_parquet
 from swirl.data.table import SCHEMA
 from swirl.errors import InputError
 
@@ -357,3 +357,14 @@ def test_a_place_where_no_file_can_be_made_is_named():
     wrong = pytest.raises(InputError, match=r"/proc/o.parquet: cannot be written: .*; give another place")
     with wrong, replacing(Path("/proc/o.parquet")):
         pass
+
+
+def test_a_whole_number_may_be_written_as_a_float():
+    row = {"state": "a", "next_state": "b", "trajectory": "u"}
+    step = checked(row | {"step": 1.0}, "x:1")["step"]
+    assert step == 1 and type(step) is int
+    for wrong in (1.5, float("nan"), float("inf"), "1"):
+        with pytest.raises(InputError, match=r"x:1: step is .*, expected a number"):
+            checked(row | {"step": wrong}, "x:1")
+    with pytest.raises(InputError, match="step is too large"):
+        checked(row | {"step": 1e300}, "x:1")

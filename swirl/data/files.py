@@ -202,6 +202,8 @@ def checked(row: dict, where: str) -> dict[str, Any]:
         value = row.get(name)
         if value is None:
             continue
+        if name == "step" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # pandas writes whole numbers so where some are missing
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             expected = "text" if str in kinds else "true or false" if bool in kinds else "a number"
             raise InputError(f"{where}: {name} is {json.dumps(value, default=repr)[:60]}, expected {expected} or null")

@@ -54,11 +54,15 @@ class Context:
     Attributes:
         options: What the user chose.
         counts: What is worth telling at the end, by name.
+        first: The first record that was malformed.
+        faults: How often one was, or several together.
     """
 
     def __init__(self, options: Options, bar: progress.Bar) -> None:
         self.options = options
         self.counts: Counter[str] = Counter()
+        self.first: Fault | None = None
+        self.faults = 0
         self._bar = bar
         self._start = time.monotonic()
         self._share = 0.0
@@ -89,6 +93,8 @@ class Context:
         """
         if self.options.strict:
             raise InputError(f"{fault.where}: {fault.reason}; mend it, or leave --strict out to go on without it")
-        self.counts["malformed"] += 1
-        if self.counts["malformed"] <= SHOWN:
+        self.counts["malformed"] += fault.records
+        self.first = self.first or fault
+        self.faults += 1
+        if self.faults <= SHOWN:
             logger.warning("%s: %s; left out", fault.where, fault.reason)

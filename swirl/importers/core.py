@@ -180,10 +180,10 @@ def _keep(path: Path, kept: np.ndarray) -> None:
 
 def _nothing(sources: list[str], context: Context) -> str:
     more = ", ".join(f"{count:,} {name}" for name, count in context.counts.items() if count)
+    more += f"; the first is {context.first.where}: {context.first.reason}" if context.first else ""
     return f"{', '.join(sources)}: no transition found" + (f" ({more})" if more else "") + "; is the format right?"
 
 
 def _tell(context: Context) -> None:
-    malformed = context.counts["malformed"]
-    if malformed > SHOWN:
-        logger.warning("%d malformed records in all; the first %d are named above", malformed, SHOWN)
+    if context.faults > SHOWN:
+        logger.warning("%d malformed records in all; the first %d are named above", context.counts["malformed"], SHOWN)

@@ -17,10 +17,12 @@ class Fault(NamedTuple):
     Attributes:
         where: The file and the line of it, as "file:line".
         reason: What is wrong with it, one line.
+        records: How many it stands for.
     """
 
     where: str
     reason: str
+    records: int = 1
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """A folder of numbered text or HTML files, each what the world looked like at one time.
 
 `1.txt 2.txt 10.txt` are a trajectory of two transitions without actions; each folder below is a trajectory of its own.
-The order is that of the last number in the name, gaps in the numbers mean nothing. A file that cannot be read breaks
-the chain: nobody knows what happened across it. Two snapshots that are the same give a transition that changes nothing.
+The order is that of the last number in the name, gaps in the numbers mean nothing. A file that cannot be read ends the
+trajectory, since nobody knows what happened across it: what follows is another one, named by its first file. Two
+snapshots that are the same give a transition that changes nothing.
 """
 
 import re
@@ -43,17 +44,21 @@ def _folder(sources: list[Source], trajectory: str, context: Context) -> Iterato
             numbered[number] = source
     before: str | None = None
     row: Row | None = None
-    for step, (_, source) in enumerate(sorted(numbered.items()), start=-1):
+    step = 0
+    for _, source in sorted(numbered.items()):
         snapshot = _snapshot(source, context)
+        if row is not None:
+            row.truncated = isinstance(snapshot, Fault)
+            yield row
+            row = None
         if isinstance(snapshot, Fault):
             yield snapshot
-            before = None
-            continue
-        if before is not None:
-            if row is not None:
-                yield row
+            before, trajectory = None, ""
+        elif before is None:
+            before, trajectory, step = snapshot, trajectory or source.name, 0
+        else:
             row = Row(source.name, before, snapshot, trajectory=trajectory, step=step)
-        before = snapshot
+            before, step = snapshot, step + 1
     if row is not None:
         row.truncated = True
         yield row

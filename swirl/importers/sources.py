@@ -46,6 +46,8 @@ class Value(NamedTuple):
 def files(paths: list[str], endings: tuple[str, ...]) -> list[Source]:
     """The files that paths name: themselves, and for a folder all files below it that end so, in order of name.
 
+    A file that several paths lead to is read once.
+
     Raises:
         InputError: A path does not exist, or names no such file.
     """
@@ -59,7 +61,8 @@ def files(paths: list[str], endings: tuple[str, ...]) -> list[Source]:
         if path.is_file() and not path.name.lower().endswith(endings):
             raise InputError(f"{path}: unknown kind of file, expected {', '.join(endings)}")
         found += inside if path.is_dir() else [path]
-    found = list(dict.fromkeys(path.absolute() for path in found))
+    once = {path.resolve(): path for path in reversed(found)}  # a link may lead to a file of another ending
+    found = [path.parent.resolve() / path.name for path in reversed(once.values())]
     base = os.path.commonpath([path.parent for path in found])
     return [Source(path, path.relative_to(base).as_posix()) for path in found]
 

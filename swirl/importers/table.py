@@ -5,13 +5,11 @@ joined by ` || `; an empty one is none. An action that a model inferred (`swirl 
 `datasets` folder are kept where they are named train, validation and test.
 """
 
-import csv
-import gzip
-import io
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,18 +17,22 @@ import pyarrow.parquet as pq
 from swirl.data.files import JSON_TYPES, OURS, checked
 from swirl.data.table import CHUNK, INFERRED, REQUIRED, SCHEMA
 from swirl.errors import InputError
+from swirl.importers import cells
 from swirl.importers.context import Context
 from swirl.importers.rows import TOGETHER, Fault, Row
-from swirl.importers.sources import JSON, LONGEST, Source, Value, files, values
+from swirl.importers.sources import JSON, Source, Value, files, values
 from swirl.types import SPLITS, state_text
 from swirl.worlds.base import unknown
 
 logger = logging.getLogger(__name__)
 
 PARQUET = (".parquet", ".pq")
-CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 SAVED = ("dataset_dict.json", "state.json")  # what `datasets.save_to_disk` writes
 Item = Value | Fault
+
+
+class Unusable(ValueError):
+    """A file that has no rows for us."""
 
 
 def read(paths: list[str], context: Context) -> Iterator[Row | Fault]:
@@ -38,20 +40,18 @@ def read(paths: list[str], context: Context) -> Iterator[Row | Fault]:
     for name in context.options.columns:
         if name not in SCHEMA.names:
             raise unknown("column", name, SCHEMA.names)
-    saved = [path for path in map(Path, paths) if any((path / name).is_file() for name in SAVED)]
-    others = [path for path in paths if Path(path) not in saved]
-    sources = files(others, (*PARQUET, *JSON, *CSV)) if others else []
+    given = list({path.resolve(): path for path in map(Path, paths)}.values())
+    saved = [path for path in given if any((path / name).is_file() for name in SAVED)]
+    others = [str(path) for path in given if path not in saved]
+    sources = files(others, (*PARQUET, *JSON, *cells.ENDINGS)) if others else []
     columns = _Columns(context)
     total = len(sources) + len(saved)
-    for number, source in enumerate(sources):
-        size = source.path.stat().st_size or 1
-        for item in _items(
-            source, lambda done, n=number, size=size: context.reached((n + done / size) / total), columns
-        ):
-            yield item if isinstance(item, Fault) else columns.row(item)
-    for number, path in enumerate(saved, start=len(sources)):
-        for item in _datasets(path, columns):
-            yield item if isinstance(item, Fault) else columns.row(item)
+    for number, source in enumerate([*sources, *saved]):
+        try:
+            for item in _items(source, lambda share, n=number: context.reached((n + share) / total), columns):
+                yield item if isinstance(item, Fault) else columns.row(item)
+        except Unusable as error:
+            yield Fault(source.name, str(error))
         context.reached((number + 1) / total)
     columns.tell()
 
@@ -62,19 +62,22 @@ class _Columns:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.renamed = {ours: context.options.columns.get(ours, ours) for ours in (*SCHEMA.names, INFERRED)}
-        self._unused: set[str] = set()
+        self._found: dict[str, None] = {}  # names, in the order of their finding
 
-    def needed(self, names: list[str], source: str) -> list[str]:
+    def needed(self, names: list[str]) -> list[str]:
         """The columns to read of those that a file has.
 
         Raises:
-            InputError: One that has to be there is not.
+            Unusable: One that has to be there is not, or is there twice.
         """
+        self._found.update(dict.fromkeys(names))
+        if not names:
+            raise Unusable("the file is empty, expected the names of its columns")
         for ours, theirs in self.renamed.items():
             if theirs not in names and (ours in REQUIRED or ours in self._context.options.columns):
-                found = unknown(f"column of {source}", theirs, names)
-                raise InputError(f"{found}; name it by --column {ours}=NAME")
-        self._unused |= set(names) - set(self.renamed.values())
+                raise Unusable(_unknown(ours, theirs, names))
+            if names.count(theirs) > 1:
+                raise Unusable(f"{names.count(theirs)} columns {theirs!r}, nobody knows which is meant")
         return [name for name in names if name in self.renamed.values()]
 
     def is_record(self, value: Any) -> bool:
@@ -87,7 +90,12 @@ class _Columns:
             return Fault(
                 item.where, f"got a JSON {type(item.value).__name__}, expected an object with state, next_state"
             )
-        self._unused |= item.value.keys() - set(self.renamed.values())
+        self._found.update(dict.fromkeys(item.value))
+        for name in REQUIRED:
+            if self.renamed[name] not in item.value:
+                return Fault(item.where, _unknown(name, self.renamed[name], list(item.value)))
+            if item.value[self.renamed[name]] is None:
+                return Fault(item.where, f"{name} is empty, expected text")
         found = {ours: item.value[theirs] for ours, theirs in self.renamed.items() if theirs in item.value}
         actions = found.get("action")
         if isinstance(actions, list) and all(isinstance(action, str) for action in actions):
@@ -106,28 +114,43 @@ class _Columns:
         return Row(item.where, **known)
 
     def tell(self) -> None:
-        """Name the columns that were not used."""
-        if names := sorted(self._unused - set(OURS)):
+        """Name the columns that were not used.
+
+        Raises:
+            InputError: No file has a column that the user named.
+        """
+        for ours, theirs in self._context.options.columns.items():
+            if self._found and theirs not in self._found:
+                raise InputError(_unknown(ours, theirs, list(self._found)))
+        if names := sorted(self._found.keys() - set(self.renamed.values()) - set(OURS)):
             logger.warning("left out %d columns that are not used: %s", len(names), ", ".join(names))
 
 
-def _items(source: Source, reached: Any, columns: _Columns) -> Iterator[Item]:
-    name = source.name.lower()
+def _unknown(ours: str, theirs: str, names: list[str]) -> str:
+    return f"{unknown('column', theirs, names)}; name it by --column {ours}=NAME"
+
+
+def _items(source: Source | Path, reached: Callable[[float], None], columns: _Columns) -> Iterator[Item]:
+    """The rows of a file or a folder; `reached` is told which share of it was read."""
+    if isinstance(source, Path):
+        yield from _datasets(source, columns)
+        return
+    name, size = source.name.lower(), source.path.stat().st_size or 1
     if name.endswith(PARQUET):
         yield from _parquet(source, reached, columns)
-    elif name.endswith(CSV):
-        yield from _csv(source, reached, columns)
+    elif name.endswith(cells.ENDINGS):
+        for item in cells.rows(source, lambda done: reached(done / size), columns.needed):
+            yield item if isinstance(item, Fault) else _typed(item, columns)
     else:
-        yield from values(source, columns.is_record, reached)
+        yield from values(source, columns.is_record, lambda done: reached(done / size))
 
 
-def _parquet(source: Source, reached: Any, columns: _Columns) -> Iterator[Item]:
+def _parquet(source: Source, reached: Callable[[float], None], columns: _Columns) -> Iterator[Item]:
     """The rows; a row group that cannot be read costs the rest of itself and no more."""
-    size = source.path.stat().st_size
     row = 0
     try:
         with pq.ParquetFile(source.path) as file:
-            names = columns.needed(file.schema_arrow.names, source.name)
+            names = columns.needed(file.schema_arrow.names)
             for group in range(file.num_row_groups):
                 start = row
                 row += file.metadata.row_group(group).num_rows
@@ -135,9 +158,10 @@ def _parquet(source: Source, reached: Any, columns: _Columns) -> Iterator[Item]:
                     for batch in file.iter_batches(1000, row_groups=[group], columns=names):
                         yield from _batch(batch, source.name, start)
                         start += batch.num_rows
-                        reached(int(size * start / max(file.metadata.num_rows, 1)))
+                        reached(start / max(file.metadata.num_rows, 1))
                 except (pa.ArrowException, OSError) as error:
-                    yield Fault(f"{source.name}:{start + 1}", f"{row - start:,} rows cannot be read ({_line(error)})")
+                    lost = row - start
+                    yield Fault(f"{source.name}:{start + 1}", f"{lost:,} rows cannot be read ({_line(error)})", lost)
     except (pa.ArrowException, OSError) as error:
         yield Fault(source.name, f"not a whole Parquet file ({_line(error)})")
 
@@ -163,10 +187,10 @@ def _datasets(folder: Path, columns: _Columns) -> Iterator[Item]:
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever is wrong with the folder, the library has its own error for it
-        raise InputError(f"{folder}: cannot be read as a folder that `datasets` saved ({_line(error)})") from error
+        raise Unusable(f"cannot be read as a folder that `datasets` saved ({_line(error)})") from error
     for split, part in loaded.items() if isinstance(loaded, dict) else [(None, loaded)]:
         name = folder.name if split is None else f"{folder.name}/{split}"
-        part = part.select_columns(columns.needed(part.column_names, name)).with_format("arrow")
+        part = part.select_columns(columns.needed(part.column_names)).with_format("arrow")
         start = 0
         for table in part.iter(min(CHUNK, 1000)):
             for batch in cast(pa.Table, table).to_batches():
@@ -177,41 +201,9 @@ def _datasets(folder: Path, columns: _Columns) -> Iterator[Item]:
                 start += batch.num_rows
 
 
-def _csv(source: Source, reached: Any, columns: _Columns) -> Iterator[Item]:
-    """The rows; an empty cell is null."""
-    csv.field_size_limit(LONGEST)  # states are longer than the 128 KiB that a cell may have by default
-    try:
-        with source.path.open("rb") as raw:
-            packed = gzip.GzipFile(fileobj=raw) if source.name.lower().endswith(".gz") else raw
-            text = io.TextIOWrapper(cast(IO[bytes], packed), "utf-8-sig", errors="surrogateescape", newline="")
-            tabs = ".tsv" in source.name.lower()
-            lines = csv.reader(text, delimiter="\t" if tabs else ",")
-            names = next(lines, [])
-            columns.needed(names, source.name)
-            line = lines.line_num
-            while True:
-                where = f"{source.name}:{line + 1}"
-                try:
-                    cells = next(lines)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    line = lines.line_num
-                    yield Fault(where, f"not valid CSV ({error})")
-                    continue
-                line = lines.line_num
-                reached(raw.tell())
-                if len(cells) > len(names):
-                    yield Fault(where, f"{len(cells)} cells, but {len(names)} columns")
-                elif cells:
-                    yield _typed(where, dict(zip(names, cells, strict=False)), columns)
-    except (OSError, EOFError) as error:
-        yield Fault(source.name, f"cannot be read to its end ({error})")
-
-
-def _typed(where: str, cells: dict[str, str], columns: _Columns) -> Item:
+def _typed(item: Value, columns: _Columns) -> Item:
     """A row of cells with numbers where we expect numbers."""
-    row: dict[str, Any] = {name: cell for name, cell in cells.items() if cell != ""}
+    row = item.value
     for ours, theirs in columns.renamed.items():
         cell = row.get(theirs)
         kinds = JSON_TYPES[ours]
@@ -221,11 +213,11 @@ def _typed(where: str, cells: dict[str, str], columns: _Columns) -> Item:
             if kinds == (bool,):
                 row[theirs] = {"true": True, "1": True, "false": False, "0": False}[cell.strip().lower()]
             else:
-                row[theirs] = float(cell) if float in kinds else int(cell)
+                row[theirs] = int(cell) if re.fullmatch(r"\s*[+-]?\d+\s*", cell) else float(cell)
         except (KeyError, ValueError):
             expected = "true or false" if kinds == (bool,) else "a number"
-            return Fault(where, f"{ours} is {cell[:60]!r}, expected {expected}")
-    return Value(where, row)
+            return Fault(item.where, f"{ours} is {cell[:60]!r}, expected {expected}")
+    return item
 
 
 def _line(error: Exception) -> str:

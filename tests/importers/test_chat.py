@@ -131,6 +131,107 @@ def test_what_gives_no_transition_is_counted(tmp_path):
     assert counts["conversations without a call"] == counts["calls without an output"] == 1
 
 
+def said(*names, **keys):
+    """An assistant message that calls the named tools; `keys` gives the id of some."""
+    calls = [{"function": {"name": name, "arguments": "{}"}} for name in names]
+    return {
+        "role": "assistant",
+        "tool_calls": [
+            call | ({"id": keys[name]} if name in keys else {}) for call, name in zip(calls, names, strict=True)
+        ],
+    }
+
+
+def output(text, key=None):
+    return {"role": "tool", "content": text} | ({} if key is None else {"tool_call_id": key})
+
+
+USER = {"role": "user", "content": "u"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "pairs", "without"),
+    [
+        ([said("a", a="1"), USER, said("b", b="1"), output("B", "1")], [("b", "B")], 1),  # an id used again
+        ([said("a"), said("b"), output("B")], [("b", "B")], 1),
+        ([said("a", "b"), output("A"), USER, output("B")], [("a", "A"), ("b", "B")], 0),
+        ([said("a", "b")], [], 2),
+        ([said("a", "b"), USER, said("c"), output("C")], [("c", "C")], 2),
+        ([said("a", "b", a="1", b="1"), output("A", "1"), output("B", "1")], [("a", "A"), ("b", "B")], 0),
+        ([said("a", "b", a="1", b="2"), output("B", "2")], [("b", "B")], 1),
+        ([said("a", "b", a=1, b=2), output("B", "2"), output("A", "1")], [("a", "A"), ("b", "B")], 0),
+        ([said("a", "b", a="1", b="2"), output("A"), output("B")], [("a", "A"), ("b", "B")], 0),
+    ],
+)
+def test_an_output_belongs_to_a_call_of_the_last_message(messages, pairs, without, tmp_path):
+    rows, counts = imported(tmp_path, conversation(), {"messages": [USER, *messages]})
+    assert [(row["action"], row["next_state"].removeprefix("tool: ")) for row in rows[3:]] == pairs
+    assert counts.get("calls without an output", 0) == without and counts["malformed"] == 0
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [said("a", "b"), output("?")],
+        [said("a"), output("A"), output("?")],
+        [said("a", "b", a="1"), output("?", "1"), output("?"), output("?")],
+        [said("a", "b", a="1", b="1"), output("?", "1")],
+        [said("a", "b", a="1"), output("?"), output("A", "1")],  # the ids contradict the order
+        [said("a", a="1"), said("b", b="2"), output("A", "1")],  # too late
+        [said("a", a="1"), output("A", "1"), output("A again", "1")],
+    ],
+)
+def test_an_output_of_nobody_knows_which_call_is_given_to_none(messages, tmp_path, caplog):
+    rows, counts = imported(tmp_path, conversation(), {"messages": [USER, *messages]})
+    assert len(rows) == 3 and counts["malformed"] == 1
+    assert "log.jsonl:2: message " in caplog.text
+
+
+ROUNDS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from("123"), unique=True, max_size=3), st.sets(st.sampled_from("123")), st.booleans()
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(rounds=ROUNDS, data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_no_call_gets_the_output_of_another(rounds, data, tmp_path):
+    """Ids are used again in each round, and some calls stay without an output."""
+    messages, expected, silent = [USER, said("start", start="0"), output("start", "0")], ["start"], 0
+    for number, (keys, answered, chat) in enumerate(rounds):
+        names = [f"{number}.{key}" for key in keys]
+        messages += [said(*names, **dict(zip(names, keys, strict=True)))] + [USER] * chat
+        shuffled = data.draw(st.permutations([key for key in keys if key in answered]))
+        messages += [output(f"{number}.{key}", key) for key in shuffled]
+        expected += [f"{number}.{key}" for key in keys if key in answered]
+        silent += sum(key not in answered for key in keys)
+    rows, counts = imported(tmp_path, {"messages": messages})
+    assert [(row["action"], row["next_state"]) for row in rows] == [(name, f"tool: {name}") for name in expected]
+    assert counts.get("calls without an output", 0) == silent and counts["malformed"] == 0
+
+
+@pytest.mark.parametrize("damage", ['{"role": "user", "content": "IMPOR', "3", '{"content": "no role"}'])
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_one_conversation_with_a_damaged_line_is_left_out_as_a_whole(damage, at, tmp_path, caplog):
+    messages = [json.dumps(message) for message in conversation()["messages"]]
+    messages.insert(at, damage)
+    (tmp_path / "bad.jsonl").write_text("\n".join(messages))
+    jsonl(tmp_path / "good.jsonl", *conversation()["messages"])
+    counts = import_recording("chat", [str(tmp_path)], tmp_path / "out.parquet")
+    assert {row["trajectory"] for row in read(tmp_path / "out.parquet").to_pylist()} == {"good.jsonl"}
+    assert counts["malformed"] == 2
+    assert f"7 messages of a conversation that is damaged at bad.jsonl:{at + 1}" in caplog.text
+
+
+def test_a_reward_that_is_no_number_costs_its_row_and_is_counted(tmp_path, caplog):
+    rows, counts = imported(tmp_path, conversation(reward=float("nan")))
+    assert [row["action"].split()[0] for row in rows] == ["search", "book"]
+    assert counts["malformed"] == 1 and "log.jsonl:1: reward is not finite" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [

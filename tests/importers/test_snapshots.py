@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swirl.data import read
+from swirl.data import read, with_history
 from swirl.importers import import_recording, pages
 
 
@@ -56,7 +58,7 @@ def test_a_file_that_cannot_be_read_breaks_the_chain(tmp_path, caplog):
     folder(tmp_path / "in", **names)
     rows, counts = imported(tmp_path)
     assert (rows[0]["next_state"], rows[1]["next_state"]) == ("b", "f")
-    assert [(row["step"], row["state"]) for row in rows] == [(0, "a"), (3, "d")]
+    assert [(row["trajectory"], row["step"], row["truncated"]) for row in rows] == [("in", 0, True), ("4.txt", 0, True)]
     assert counts["malformed"] == 3
     assert "3.txt: cannot be read as UTF-8 text" in caplog.text and "x.txt: no number" in caplog.text
 
@@ -89,6 +91,19 @@ def test_any_text_is_lines_or_not_html(text):
         assert all(line.strip() for line in found.split("\n")) or found == ""
 
 
+def test_a_chain_that_breaks_twice_or_at_its_ends(tmp_path):
+    good = {f"{number}__txt": f"s{number}" for number in (2, 3, 5, 7, 8, 9)}
+    folder(tmp_path / "in", **good, **{f"{number}__txt": " " for number in (1, 4, 6, 10)})
+    rows, counts = imported(tmp_path)
+    assert [tuple(row[name] for name in ("trajectory", "step", "state", "truncated")) for row in rows] == [
+        ("2.txt", 0, "s2", True),
+        ("7.txt", 0, "s7", False),
+        ("7.txt", 1, "s8", True),
+    ]
+    assert counts["malformed"] == 4
+    assert with_history(read(tmp_path / "out.parquet"), 3)["history"].to_pylist() == [[], [], ["s7"]]
+
+
 @given(bad=st.binary(max_size=30), at=st.integers(0, 5), ending=st.sampled_from(["txt", "html", "md"]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pairs_of_good_snapshots_are_kept_whatever_else_lies_there(bad, at, ending, tmp_path):
@@ -100,6 +115,9 @@ def test_pairs_of_good_snapshots_are_kept_whatever_else_lies_there(bad, at, endi
     for number in range(5):
         if at not in (number, number + 1):
             assert (f"state {number}", f"state {number + 1}") in pairs
+    for row, following in pairwise(rows):
+        assert row["truncated"] == (following["trajectory"] != row["trajectory"])
+        assert row["truncated"] or following["state"] == row["next_state"]
 
 
 @pytest.mark.parametrize("name", ["..1.txt", "9" * 60 + ".txt", "٣.txt"])

@@ -1,5 +1,8 @@
 import csv
+import gzip
 import json
+import random
+import zlib
 from datetime import datetime
 
 import datasets
@@ -113,9 +116,10 @@ GOOD = {"state": "a", "next_state": "b"}
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"state": "a"}, "no 'next_state'"),
+        ({"state": "a"}, "unknown column 'next_state'"),
         ([1], "got a JSON list"),
         (GOOD | {"state": "  "}, "state is empty"),
+        (GOOD | {"next_state": None}, "next_state is empty"),
         (GOOD | {"state": 3}, "state is 3, expected text"),
         (GOOD | {"action": ["a", 3]}, 'action is ["a", 3], expected text'),
         (GOOD | {"reward": float("inf")}, "reward is not finite"),
@@ -150,7 +154,7 @@ def test_a_parquet_file_with_bad_text_or_pages_loses_what_is_bad(tmp_path, caplo
     raw[start : start + 40] = b"\xff" * 40
     path.write_bytes(raw)
     table, counts = imported(tmp_path, path)
-    assert table["state"].to_pylist() == states[:10] + states[20:] and counts["malformed"] == 1
+    assert table["state"].to_pylist() == states[:10] + states[20:] and counts["malformed"] == 10
     assert "pages.parquet:11: 10 rows cannot be read" in caplog.text
     path.write_bytes(raw[:-9])
     counts = import_recording("table", [str(path), str(tmp_path / "text.parquet")], tmp_path / "o.parquet")
@@ -190,21 +194,179 @@ def test_values_that_no_json_has_are_named_as_what_they_are(tmp_path, caplog):
     assert 'a.parquet:1: trajectory is "datetime.datetime(2026, 1, 2' in caplog.text
 
 
-@given(raw=st.binary(min_size=1, max_size=40), at=st.integers(0, 3000), ending=st.sampled_from([".csv", ".parquet"]))
+@given(
+    raw=st.binary(min_size=1, max_size=40),
+    at=st.integers(0, 3000),
+    ending=st.sampled_from([".csv", ".csv.gz", ".parquet"]),
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_damage_anywhere_is_no_fault_of_ours(raw, at, ending, tmp_path):
     whole = tmp_path / f"w{ending}"
     if not whole.exists():
-        if ending == ".csv":
-            whole.write_text("state,next_state,step,trajectory\n" + "".join(f"a{i},b,{i},t\n" for i in range(50)))
+        text = "state,next_state,step,trajectory\n" + "".join(f"a{i},b,{i},t\n" for i in range(50))
+        if ending != ".parquet":
+            whole.write_bytes(gzip.compress(text.encode()) if ending == ".csv.gz" else text.encode())
         else:
             pq.write_table(pa.Table.from_pylist(ROWS), whole, row_group_size=3)
     damaged = bytearray(whole.read_bytes())
     at %= len(damaged)
     damaged[at : at + len(raw)] = raw
     (tmp_path / f"d{ending}").write_bytes(damaged)
-    try:
-        table, _ = imported(tmp_path, tmp_path / f"d{ending}")
-    except InputError:
-        return
-    assert table.num_rows
+    (tmp_path / "good.jsonl").write_text(json.dumps(GOOD | {"state": "whole"}))
+    table, counts = imported(tmp_path, tmp_path / f"d{ending}", tmp_path / "good.jsonl")
+    assert table["state"].to_pylist().count("whole") == 1
+    if ending == ".csv.gz" and bytes(damaged) != whole.read_bytes() and table.num_rows < 51:
+        assert counts["malformed"]
+
+
+def test_a_damaged_gzip_costs_no_other_file(tmp_path, caplog):
+    packer = zlib.compressobj(wbits=31)
+    rows = "".join(f"a{random.Random(i).random()},b\n" for i in range(30_000))
+    packed = packer.compress(f"state,next_state\n{rows}".encode()) + packer.flush(zlib.Z_FULL_FLUSH)
+    (tmp_path / "a.csv.gz").write_bytes(packed + b"\xff" * 50)  # a block of a kind that there is not
+    (tmp_path / "b.csv").write_text("state,next_state\nc,d\n")
+    table, counts = imported(tmp_path, tmp_path)
+    assert table["state"].to_pylist()[-1] == "c" and table.num_rows > 100 and counts["malformed"] == 1
+    assert "a.csv.gz: cannot be read to its end (Error -3" in caplog.text
+
+
+def folder(tmp_path, **files):
+    (tmp_path / "in").mkdir()
+    for name, text in files.items():
+        (tmp_path / "in" / f"{name}.csv").write_text(text)
+    return tmp_path / "in"
+
+
+def test_a_file_that_cannot_be_used_costs_no_other(tmp_path, caplog):
+    files = {"a": "state,next_state\na,b\n", "b": "", "c": "x,y\n1,2\n", "d": "state,next_state,state\na,b,c\n"}
+    home = folder(tmp_path, **files)
+    (home / "broken").mkdir()
+    (home / "broken" / "state.json").write_text("{")
+    pq.write_table(pa.table({"state": ["a"]}), home / "e.parquet")
+    table, counts = imported(tmp_path, home, home / "broken")
+    assert table["state"].to_pylist() == ["a"]
+    reasons = (
+        "b.csv: the file is empty",
+        "c.csv: unknown column 'state': expected one of 'x', 'y'; name it by --column state=NAME",
+        "d.csv: 2 columns 'state'",
+        "e.parquet: unknown column 'next_state': did you mean 'state'?",
+        "broken: cannot be read as a folder that `datasets` saved",
+        "broken/state.json:1: not valid JSON",
+    )
+    assert counts["malformed"] == len(reasons) and all(reason in caplog.text for reason in reasons)
+    with pytest.raises(InputError, match=r"b\.csv: the file is empty.*; mend it, or leave --strict out"):
+        imported(tmp_path, home, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("b.csv", "", r"no transition found \(1 malformed; the first is b\.csv: the file is empty"),
+        (
+            "c.csv",
+            "before,after\na,b\n",
+            r"c\.csv: unknown column 'state': .* --column state=NAME\); is the format right",
+        ),
+        ("c.jsonl", '{"before": "a"}', r"c\.jsonl:1: unknown column 'state': .* --column state=NAME"),
+    ],
+)
+def test_where_nothing_was_found_it_is_said_what_was_wrong(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        imported(tmp_path, tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_column_that_no_file_has_is_an_error(ending, tmp_path):
+    row = {"state": "a", "next_state": "b", "did": "go"}
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "x.parquet")
+    else:
+        lines = [",".join(row), ",".join(row.values())] if ending == "csv" else [json.dumps(row)]
+        (tmp_path / f"x.{ending}").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"unknown column 'dit': did you mean 'did'.*--column action=NAME"):
+        imported(tmp_path, tmp_path / f"x.{ending}", columns={"action": "dit"})
+
+
+ROW_LINES = "".join(f"s {i},n {i},go {i}\n" for i in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("text", "states", "malformed", "reason"),
+    [
+        (f'"unclosed,b,go\n{ROW_LINES}end",n,act\nlast,l,go\n', ["a", "last"], 1002, "a cell over 1002 lines"),
+        (f'"unclosed,b,go\n{ROW_LINES}', ["a"], 1001, "unexpected end of data"),
+        (f'"unclosed,b,go\nodd\n{ROW_LINES}e",n,act\nl,l,go\n', ["a", "l"], 1003, "a cell over 1003 lines"),
+        ('"x\ny "oops"\nz",b,go\nl,l,go\n', ["a", "l"], 3, "the end of a cell that is not valid CSV"),
+        ("c,d\ne\nl,l,go\n", ["a", "l"], 2, "2 cells, but 3 columns"),
+        (",b,go\nl,l,go\n", ["a", "l"], 1, "state is empty"),
+        ("c,d,e,f\n\nl,l,\n", ["a", "l"], 1, "4 cells, but 3 columns"),
+    ],
+)
+def test_lines_that_are_lost_are_counted(text, states, malformed, reason, tmp_path, caplog):
+    (tmp_path / "x.csv").write_text(f"state,next_state,action\na,b,go\n{text}")
+    table, counts = imported(tmp_path, tmp_path / "x.csv")
+    assert table["state"].to_pylist() == states
+    assert counts["malformed"] == malformed and "x.csv:3: " in caplog.text and reason in caplog.text
+
+
+@given(data=st.data(), count=st.integers(2, 40), columns=st.integers(2, 4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_no_row_vanishes_between_two_stray_marks(data, count, columns, tmp_path):
+    """Every row is read or counted, wherever a mark opens a cell and another one closes it."""
+    rows = [[f"{name}{number}" for name in "snat"[:columns]] for number in range(count)]
+    first = data.draw(st.integers(0, count - 1))
+    last = data.draw(st.integers(first, count - 1))
+    rows[first][0] = f'"{rows[first][0]}'
+    rows[last][data.draw(st.integers(0, columns - 1))] += '"'
+    header = ["state", "next_state", "action", "layout"][:columns]
+    (tmp_path / "x.csv").write_text("\n".join(",".join(row) for row in [header, *rows]))
+    (tmp_path / "y.csv").write_text("state,next_state\ngood,b\n")
+    table, counts = imported(tmp_path, tmp_path / "x.csv", tmp_path / "y.csv")
+    if last - first != 1:  # two damaged rows that follow each other are one that looks good
+        assert table.num_rows - 1 + counts["malformed"] == count
+    whole = {row[0] for row in rows[:first] + rows[last + 1 :]}
+    assert whole <= set(table["state"].to_pylist())
+
+
+FORM = st.lists(st.integers(0, 3), min_size=1, max_size=8)  # delimiters in each line
+
+
+@given(forms=st.lists(FORM, min_size=1, max_size=4), data=st.data(), columns=st.permutations(["action", "layout"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_cells_of_several_lines_come_back(forms, data, columns, tmp_path):
+    """State and next state may differ in their middle, and be of any content with commas."""
+    used = data.draw(st.permutations(["state", "next_state", *columns[: data.draw(st.integers(0, 2))]]))
+    rows = []
+    for form in forms:
+        other = [form[0], *data.draw(FORM), form[-1]] if len(form) > 1 else form
+        cells = dict.fromkeys(used, "go")
+        for name, lines in (("state", form), ("next_state", other)):
+            cells[name] = "\n".join(",".join("abcde"[: number + 1]) for number in lines)
+        rows.append(cells)
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, used)
+        writer.writeheader()
+        writer.writerows(rows)
+    table, counts = imported(tmp_path, tmp_path / "x.csv")
+    assert counts["malformed"] == 0
+    assert [{name: row[name] for name in used} for row in table.to_pylist()] == rows
+
+
+def test_a_file_that_two_paths_lead_to_is_read_once(tmp_path):
+    home = folder(tmp_path, a="state,next_state\na,b\n")
+    (tmp_path / "link.csv").symlink_to(home / "a.csv")
+    datasets.Dataset.from_list([GOOD]).save_to_disk(tmp_path / "saved")
+    paths = [home / "a.csv", home / ".." / "in" / "a.csv", tmp_path / "link.csv", home]
+    paths += [tmp_path / "saved", home / ".." / "saved"]
+    assert imported(tmp_path, *paths)[0].num_rows == 2
+    (tmp_path / "blob").write_text("state,next_state\na,b\n")
+    (tmp_path / "to.csv").symlink_to(tmp_path / "blob")
+    assert imported(tmp_path, tmp_path / "to.csv")[0].num_rows == 1
+
+
+def test_whole_numbers_may_be_written_as_pandas_does(tmp_path):
+    text = "state,next_state,trajectory,step\na,b,u,1.0\nc,d,u, 2 \ne,f,u,2.5\ng,h,u,nan\n"
+    (tmp_path / "x.csv").write_text(text)
+    table, counts = imported(tmp_path, tmp_path / "x.csv")
+    assert table["step"].to_pylist() == [1, 2] and counts["malformed"] == 2

@@ -112,6 +112,6 @@ def test_a_damaged_answer_costs_itself_alone(raw, at, size, tmp_path):
 
 def test_nothing_but_damage_is_an_error_and_leaves_no_file(tmp_path):
     (tmp_path / "1.json").write_text("[1, 2]")
-    with pytest.raises(InputError, match=r"no transition found \(2 malformed\); is the format right"):
+    with pytest.raises(InputError, match=r"\(2 malformed; the first is 1.json:1: no query .*\); is the format right"):
         import_recording("toolbench", [str(tmp_path)], tmp_path / "o.parquet", Options())
     assert [path.name for path in tmp_path.iterdir()] == ["1.json"]
