@@ -57,6 +57,7 @@ class Phases:
         self.planned: list[dict[str, Any]] = []
         self.measured: dict[tuple[Role, Path], Measured] = {}
         self._best: dict[Role, list[float]] = {}
+        self._began: dict[str, Pair] = {}
         self.device = models.device_of(recipe.device)
 
     # Data
@@ -128,7 +129,7 @@ class Phases:
         spec = self.recipe.model
         if spec.name != "tiny":
             self._start = models.located(spec.name)
-            if "swirl" in self.recipe.methods:
+            if {"swirl", "rlvr", "inverse-reward"}.intersection(self.recipe.methods):
                 models.check_padding(self._start, spec.trust_remote_code)
             return Pair(self._start, self._start)
 

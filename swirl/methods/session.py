@@ -80,7 +80,7 @@ def _methods(recipe: Recipe) -> list[tuple[str, Any]]:
     for name in recipe.methods:
         if name not in METHODS:
             raise InputError(f"unknown method {name!r} in methods; known: {', '.join(METHODS)}")
-    return [(name, getattr(importlib.import_module(METHODS[name]), name)) for name in recipe.methods]
+    return [(name, getattr(importlib.import_module(METHODS[name]), name.replace("-", "_"))) for name in recipe.methods]
 
 
 def recording_path(recipe: Recipe, cache: Path) -> Path:
