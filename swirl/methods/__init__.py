@@ -1,15 +1,18 @@
 """Methods: one file each, reading like the algorithm box of its paper."""
 
 METHODS = {
-    "pretrain": "swirl.methods.pretrain",
-    "warmup": "swirl.methods.warmup",
-    "swirl": "swirl.methods.swirl",
-    "verified": "swirl.methods.verified",
-    "sft-continue": "swirl.methods.sft_continue",
-    "sft-merge": "swirl.methods.sft_merge",
-    "bootstrap": "swirl.methods.bootstrap",
-    "rlvr": "swirl.methods.rlvr",
-    "inverse-reward": "swirl.methods.inverse_reward",
+    "pretrain": "pretrain",
+    "warmup": "warmup",
+    "swirl": "swirl",
+    "verified": "verified",
+    "sft-continue": "inferred",
+    "sft-merge": "inferred",
+    "bootstrap": "inferred",
+    "rlvr": "swirl",
+    "inverse-reward": "swirl",
 }
-"""Name in a recipe's `methods` -> module, whose function of the same name (`_` for `-`) takes a runner and a pair of
-checkpoints to such a pair."""
+"""Name in a recipe's `methods` -> the section of the recipe that it reads.
+
+A method is the function of that name (`_` for `-`) in the module of that name: it takes a runner and a pair of
+checkpoints to such a pair.
+"""

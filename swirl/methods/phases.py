@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from swirl import durable, labelling, ledger, metrics, models, parallel, prompts, tiny, train
 from swirl.config import Recipe
+from swirl.methods.branching import Base
 from swirl.scorer import Scorer
 from swirl.types import ROLES, Encoded, Role
 
@@ -40,6 +41,7 @@ class Phases:
         recipe: The resolved recipe.
         data: Folder with the four files.
         list_actions: The world's legal actions in a state, where it lists them.
+        base: The run that this one begins from.
 
     Attributes:
         measured: What is known of checkpoints on validation; none is measured twice.
@@ -51,8 +53,9 @@ class Phases:
         recipe: Recipe,
         data: Path,
         list_actions: labelling.ListActions | None = None,
+        base: Base | None = None,
     ) -> None:
-        self.run, self.recipe, self.data = run, recipe, data
+        self.run, self.recipe, self.data, self.base = run, recipe, data, base
         self.list_actions = list_actions
         self.planned: list[dict[str, Any]] = []
         self.measured: dict[tuple[Role, Path], Measured] = {}
@@ -109,7 +112,8 @@ class Phases:
         if self.run is None:
             self.planned.append({"phase": name, **facts})
             return self.data / name
-        folder = self.run.phase(name, work)
+        work, seconds = (self.base and self.base.has(name)) or (work, 0.0)
+        folder = self.run.phase(name, work, seconds_before=seconds)
         self._remember(name, folder)
         return folder
 
