@@ -26,8 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "filelock", "datasets", "transformers", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        arguments = parse(words)
         code = COMMANDS[arguments.command](arguments) or 0
         sys.stdout.flush()
         return code
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"swirl: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("swirl: interrupted; a run continues with the same command", file=sys.stderr)
+        resumes = words[:1] in (["train"], ["collect"])
+        print("swirl: interrupted" + "; the same command goes on where it last saved" * resumes, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

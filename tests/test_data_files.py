@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swirl.data import export, load, read, with_history
-from swirl.data.files import write_parquet
+from swirl.data.files import replacing, write_parquet
 from swirl.data.table import SCHEMA
 from swirl.errors import InputError
 
@@ -350,3 +351,9 @@ def test_a_column_inferred_that_says_neither_true_nor_false_is_refused(tmp_path)
         InputError, match="column 'inferred' holds string, expected true where a model wrote the action"
     ):
         read(tmp_path / "in.parquet")
+
+
+def test_a_place_where_no_file_can_be_made_is_named():
+    wrong = pytest.raises(InputError, match=r"/proc/o.parquet: cannot be written: .*; give another place")
+    with wrong, replacing(Path("/proc/o.parquet")):
+        pass

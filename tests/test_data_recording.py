@@ -195,6 +195,7 @@ def test_killed_and_run_again_it_is_the_same_file_and_no_process_stays(tmp_path,
         _, told = process.communicate(timeout=120)
         assert process.returncode == (130 if end == "SIGINT" else -getattr(signal, end))
         assert "Traceback" not in told
+        assert end != "SIGINT" or told.endswith("swirl: interrupted; the same command goes on where it last saved\n")
     wait_until(lambda: not any(map(alive, below)))
     assert not (tmp_path / "a.parquet").exists()
     code, again, told = swirl(*command, "--out", "a.parquet", cwd=tmp_path)

@@ -73,7 +73,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     prepare(path)
     part = path.with_name(f".{path.name}.part")
-    with part.open("ab") as held:
+    try:
+        held = part.open("ab")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}; give another place") from error
+    with held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

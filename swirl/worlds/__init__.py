@@ -80,12 +80,19 @@ def source(name: str) -> bytes:
 
 
 def fingerprint(name: str, options: dict[str, Any]) -> str:
-    """What a recording is of: differs where the world's source or its options do.
+    """What a recording is of: differs where the world's source, its options, or a file that they name does.
+
+    The version of its simulator is not in it.
 
     Raises:
         InputError: There is no such world; the message names the nearest.
     """
-    return blake2b(source(name) + json.dumps(options, sort_keys=True).encode(), digest_size=16).hexdigest()
+    whole = blake2b(source(name) + json.dumps(options, sort_keys=True).encode(), digest_size=16)
+    for value in options.values():
+        for named in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(named, str) and Path(named).is_file():
+                whole.update(Path(named).read_bytes())
+    return whole.hexdigest()
 
 
 def _target(name: str) -> tuple[str, str]:

@@ -116,10 +116,13 @@ def check_world(world: World, seeds: Iterable[int] = range(3), steps: int = 30) 
     for seed in seeds:
         layout = _check_reset(world, seed)
         for number, behaviour in enumerate(world.behaviours):
-            rng = np.random.default_rng([seed, number])
-            actions, record = _play(world, seed, behaviour, rng, steps)
+            actions, record = _play(world, seed, behaviour, np.random.default_rng([seed, number]), steps)
             if world.repeatable:
+                # Another one in between: what an episode leaves behind must not reach into the next.
+                _play(world, seed + 1, behaviour, np.random.default_rng([seed, number]), steps)
                 _check_replay(world, seed, actions, record)
+                again, _ = _play(world, seed, behaviour, np.random.default_rng([seed, number]), steps)
+                _check_acts(seed, behaviour, actions, again)
             if world.complete:
                 _check_function(layout, actions, record, next_states, layouts)
         _check_misuse(world, seed)
@@ -251,6 +254,16 @@ def _check_replay(world: World, seed: int, actions: list[str], record: list) -> 
                 f"step {number} ({action!r}) after reset({seed}) gave {tuple(row)}, before {expected}",
                 "the same both times",
                 "draw every chance from a generator made of the seed",
+            )
+
+
+def _check_acts(seed: int, behaviour: str, actions: list[str], again: list[str]) -> None:
+    for number, (first, second) in enumerate(zip(actions, again, strict=False)):
+        if first != second:
+            raise _broken(
+                f"the behaviour {behaviour!r} took {first!r} as step {number} after reset({seed}), then {second!r}",
+                "the same both times",
+                "draw every chance of act() from its rng",
             )
 
 

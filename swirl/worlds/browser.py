@@ -65,6 +65,8 @@ class Browser:
         self._script, self._timeout = script, timeout
         self._api: Any = import_module("playwright.async_api")
         self._loop = asyncio.new_event_loop()
+        # What fails is raised where it is awaited; the rest is what Playwright waits for when its driver ends.
+        self._loop.set_exception_handler(lambda loop, context: None)
         self._driver: Any = None
         self._chromium: Any = None
         self._context: Any = None

@@ -78,9 +78,9 @@ class Java:
         self._gateway.set_gateway_client(client)
         self._disconnect = weakref.finalize(self, _disconnect, client)
 
-    def make(self, name: str) -> Any:
+    def make(self, name: str, *arguments: Any) -> Any:
         """A new object of a class, by its full name."""
-        return self._named(name)()
+        return self._named(name)(*arguments)
 
     def static(self, name: str, field: str) -> Any:
         """What a static field of a class holds."""

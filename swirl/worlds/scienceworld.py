@@ -97,6 +97,8 @@ class ScienceWorld(TextGame):
         self._settle_chance()
         self._game.load(*self._load, False)
         self._game.reset()
+        # As the benchmark's own reset does; until a step the score is that of the game before.
+        self._game.step("look around")
         self._score, self._asked = 0, False
         info = {"layout": f"{task} {variation}", "split": part}
         return self._describe(""), info | {"task": self._game.getTaskDescription()}

@@ -21,7 +21,20 @@ from swirl.worlds import jvm
 from swirl.worlds.base import unknown
 from swirl.worlds.textgame import SHARES, TextGame, chosen, paragraphs
 
-GAMES = ("cookingworld", "twc", "coin", "mapreader", "arithmetic", "sorting", "simonsays", "peckingorder")
+PLANNERS = {
+    "cookingworld": "CookingWorld",
+    "twc": "TWC",
+    "coin": "Coin",
+    "mapreader": "MapReader",
+    "arithmetic": "Arithmetic",
+    "sorting": "Sorting",
+    "simonsays": "SimonSays",
+    "peckingorder": "PeckingOrder",
+}
+"""Name of a game -> what the package's class that plans it begins with."""
+GAMES = tuple(PLANNERS)
+ATTEMPTS = 25
+"""How often a planner that searches by chance may try."""
 PARTS = {"train": ("train", "getSeedsTrain"), "validation": ("dev", "getSeedsDev"), "test": ("test", "getSeedsTest")}
 
 
@@ -60,7 +73,7 @@ class TextWorldExpress(TextGame):
         seeds = getattr(self._game, get)()
         self._drawn = game, int(seeds[int(rng.integers(len(seeds)))]), fold
         self._score = 0.0
-        self._read(self._start(self._game, gold=False))
+        self._read(self._start(self._game))
         info = {"layout": " ".join(map(str, self._drawn)), "split": part, "task": self._game.getTaskDescription()}
         return self._describe(), info
 
@@ -80,18 +93,29 @@ class TextWorldExpress(TextGame):
         return listed.strip()[2:-2].split("', '") if isinstance(listed, str) else listed
 
     def plan(self) -> list[str]:
-        """The package's gold path."""
-        self._start(self._planner, gold=True)
-        return [str(action) for action in self._planner.getGoldActionSequence()]
+        """The package's gold path, its chances drawn from the game's seed; no action where it finds none.
+
+        Asked for a path, the package would draw them from the clock.
+        """
+        assert self._java is not None
+        game, seed, _ = self._drawn
+        for attempt in range(ATTEMPTS):
+            self._start(self._planner)
+            agent = self._java.make(f"textworldexpress.goldagent.{PLANNERS[game]}GoldAgent", self._planner.game())
+            # py4j hands a small number over as an int, which the constructor does not take.
+            found = agent.mkGoldPath(self._java.make("scala.util.Random", 2**40 + ATTEMPTS * seed + attempt))
+            if found._1:
+                return [str(action) for action in found._2][1:]  # the first began the game
+        return []
 
     def possible(self, action: str) -> bool:
         """Where it is valid."""
         return action in self.legal()
 
-    def _start(self, simulator: Any, gold: bool) -> str:
+    def _start(self, simulator: Any) -> str:
         game, seed, fold = self._drawn
         simulator.load(game, "")
-        return simulator.generateNewGameJSON(seed, fold, gold)
+        return simulator.generateNewGameJSON(seed, fold, False)
 
     def _read(self, reply: str) -> None:
         self._found: dict[str, Any] = json.loads(reply)

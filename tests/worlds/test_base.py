@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from swirl import worlds
@@ -77,6 +78,31 @@ class StepByChance(Corridor):
         state, *rest = super().step(action)
         self.slips += 1
         return (f"{state}\nslips {self.slips}", *rest)
+
+
+class ScoreOfTheGameBefore(Corridor):
+    """The first reward of an episode is what the last one of the episode before was, if that was of another seed."""
+
+    seed, left = None, 0.0
+
+    def reset(self, seed):
+        self.late, self.seed = self.left if seed != self.seed else 0.0, seed
+        self.left = 0.0
+        return super().reset(seed)
+
+    def step(self, action):
+        state, reward, *rest = super().step(action)
+        self.left = max(self.left, reward)
+        self.late, late = 0.0, self.late
+        return (state, reward + late, *rest)
+
+
+class ActsByChance(Corridor):
+    dice = np.random.default_rng(0)
+
+    def act(self, behaviour, rng):
+        super().act(behaviour, rng)
+        return str(self.dice.choice(["left", "right"]))
 
 
 class EndsInIntegers(Corridor):
@@ -219,6 +245,8 @@ def test_states_may_be_lists_of_text_parts():
         (StateWithoutText, "expected a string or a list of text parts"),
         (EmptyState, "an empty state"),
         (StepByChance, "step 0 .*expected the same both times"),
+        (ScoreOfTheGameBefore, "step 0 .*expected the same both times"),
+        (ActsByChance, "the behaviour 'random' took .*; expected the same both times; .*draw every chance of act"),
         (EndsInIntegers, "truncated = 0; expected a bool"),
         (RewardNotANumber, "the reward nan; expected a finite float"),
         (RewardInteger, "the reward 0; expected a finite float"),
@@ -285,3 +313,13 @@ def test_importing_and_asking_imports_no_simulator():
 def test_the_source_of_a_world_is_all_that_it_stands_on(name, files):
     folder, source = Path(worlds.__file__).parent, worlds.source(name)
     assert {file.name for file in folder.iterdir() if file.is_file() and file.read_bytes() in source} == files
+
+
+def test_a_recording_of_a_page_that_was_edited_is_another_one(tmp_path):
+    page = tmp_path / "my.html"
+    page.write_text("<p>one")
+    before = worlds.fingerprint("web", {"pages": [str(page)]})
+    assert worlds.fingerprint("web", {"pages": [str(page)]}) == before
+    page.write_text("<p>two")
+    assert worlds.fingerprint("web", {"pages": [str(page)]}) != before
+    assert worlds.fingerprint("web", {"pages": str(page)}) != worlds.fingerprint("web", {"pages": [str(page)]})

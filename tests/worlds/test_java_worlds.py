@@ -228,6 +228,25 @@ def test_java_never_outlives_python(name, end, code):
 
 
 @BOTH
+def test_recordings_are_the_same_whoever_plays_and_in_whatever_order(name, swirl, tmp_path):
+    """All behaviours, so paths to the goal and chances too; an episode knows nothing of the one before it."""
+    words = ["collect", name, "--transitions", 60, "--max-steps", 8]
+    for out, more in (("one", []), ("two", ["--workers", 2])):
+        code, _, stderr = swirl(*words, *more, "--out", f"{out}.parquet", cwd=tmp_path)
+        assert code == 0, stderr
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+@SCIENCE
+def test_a_game_begins_with_a_score_of_its_own(world):
+    world.reset(0)
+    lost = next(action for action in world.legal() if action.startswith("focus on door"))
+    assert world.step(lost)[1:3] == (-100.0, True)
+    world.reset(1)
+    assert world.step("task")[1:3] == (0.0, False)
+
+
+@BOTH
 def test_worlds_run_in_parallel_processes(name):
     code = (
         "import sys, json; from swirl import worlds\n"
