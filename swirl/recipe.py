@@ -62,9 +62,9 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
 
 # Keys of TRL's that a key of the recipe sets already, or that exact resumption relies on; why, and what to set instead.
 _RESERVED = {
-    "set by the phase; change the steps of its section, e.g. warmup.steps": ("max_steps num_train_epochs"),
-    "set by the phase; change the learning_rate of its section, e.g. warmup.learning_rate": "learning_rate",
-    "set by the phase; change the lr_warmup of its section, e.g. warmup.lr_warmup": "warmup_steps",
+    "set by the phase; change the steps of its section, as in warmup.steps": ("max_steps num_train_epochs"),
+    "set by the phase; change the learning_rate of its section, as in warmup.learning_rate": "learning_rate",
+    "set by the phase; change the lr_warmup of its section, as in warmup.lr_warmup": "warmup_steps",
     "set by the batch of the phase; change that, or trainer.per_device_train_batch_size": (
         "gradient_accumulation_steps generation_batch_size steps_per_generation auto_find_batch_size"
     ),
