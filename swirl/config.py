@@ -193,6 +193,9 @@ class Evaluation:
     """Most test rows to score; 0: all of them."""
     batch: int = 128
     """Rows per generation batch."""
+    best_of: tuple[int, ...] = ()
+    """Verification at test time: for each number N here the last checkpoints are tested once more, with the next state
+    of N samples that the inverse model reads the action off best."""
 
 
 @dataclass(frozen=True)

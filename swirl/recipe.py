@@ -159,6 +159,8 @@ def _check(recipe: Recipe) -> None:
                 raise InputError(f"{key} = {value}, expected {expected}")
     if recipe.swirl.generations < 2:
         raise InputError(f"swirl.generations = {recipe.swirl.generations}, expected at least 2: a group needs a spread")
+    if any(n < 2 for n in recipe.evaluation.best_of):
+        raise InputError(f"evaluation.best_of = {list(recipe.evaluation.best_of)}, expected numbers of 2 or more")
     if recipe.model.name == "tiny" and recipe.model.hidden % (2 * recipe.model.heads):
         raise InputError(
             f"model.hidden = {recipe.model.hidden}, expected a multiple of twice model.heads = {recipe.model.heads}"

@@ -1,6 +1,7 @@
 """The baselines of the papers: what each trains, from where, on what, and their rewards by hand."""
 
 import json
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +10,8 @@ from test_run import RECIPE, refused, rows, write
 from whole_runs import phases_of
 
 from swirl import labelling
+from swirl.config import Recipe
+from swirl.eval import held_out
 from swirl.rewards.likelihood import Likelihood
 from swirl.rewards.verifiable import changed_facts, decoded_action
 from swirl.scorer import Scorer
@@ -38,6 +41,7 @@ def run(swirl, tmp_path_factory):
     (folder / "recipe.toml").write_text(recipe.replace("steps = 60", "steps = 60\nlearning_rate = 5e-3") + SMALL)
     write(folder / "in.jsonl", rows())
     words = ["train", "recipe.toml", "--data", "in.jsonl", "--out", "run", "--evaluation.select", "last"]
+    words += ["--evaluation.best_of", "[2, 3]"]
     code, _, stderr = swirl(*words, cwd=folder)
     assert code == 0, stderr
     return folder / "run"
@@ -71,6 +75,37 @@ def test_the_phases_of_each(run):
     results = json.loads((run / "results.json").read_text())
     assert results["inverse"].endswith("warmup-inverse-sft")  # which none of them trains
     assert results["forward"].endswith("inverse-reward-forward-grpo")
+
+
+def test_the_last_pair_is_tested_with_verification_as_well(run):
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    tested = {row["phase"]: row for row in rows if row["split"] == "test" and row["metric"] == "exact_match"}
+    assert {"inverse-reward", "best-of-2", "best-of-3"} <= set(tested)
+    assert tested["best-of-2"]["n"] == tested["inverse-reward"]["n"]
+    assert {row["role"] for row in rows if row["phase"] == "best-of-2"} == {"forward"}
+
+
+def test_of_all_samples_the_one_is_kept_that_the_action_is_read_off_best(monkeypatch):
+    asked = {}
+
+    def generate(model, tokenizer, prompts, **options):
+        asked.update(options)
+        return [
+            [SimpleNamespace(text=text) for text in group] for group in (["a", "b", ""], ["", "", ""], ["c", "d", "c"])
+        ]
+
+    def score(scorer, role, rows, style, template):
+        asked["rows"] = [(row["state"], row["given"], row["target"]) for row in rows]
+        return [{"a": -3.0, "b": -1.0, "c": -2.0, "d": -9.0}[row["given"]] for row in rows], [1] * len(rows)
+
+    monkeypatch.setattr(held_out.models, "generate", generate)
+    monkeypatch.setattr(held_out, "score", score)
+    monkeypatch.setattr(held_out.prompts, "encode_prompt", lambda *a, **k: [1])
+    rows = [{"state": str(i), "action": f"act {i}"} for i in range(3)]
+    forward = SimpleNamespace(model=None, tokenizer=None)
+    assert held_out.best_of(3, forward, None, rows, Recipe(), 9, seed=4) == ["b", "", "c"]
+    assert (asked["n"], asked["temperature"], asked["seed"]) == (3, 1.0, 4)
+    assert asked["rows"][:3] == [("0", "a", "act 0"), ("0", "b", "act 0"), ("2", "c", "act 2")]
 
 
 def test_merging_begins_where_the_warm_up_began_and_continuing_where_it_ended(run):

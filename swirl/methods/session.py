@@ -188,6 +188,12 @@ def _test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path) -> 
             found += [{"phase": name, **row} for row in measured[key]]
         cycle = held_out.cycle(runner.scorer(pair.forward), rows, inferred, recipe, runner.max_new_tokens["forward"])
         found += [{"phase": name, **row} for row in cycle]
+    forward, inverse = (runner.scorer(path) for path in stages[-1][1])
+    for n in recipe.evaluation.best_of:
+        chosen = held_out.best_of(
+            n, forward, inverse, rows, recipe, runner.max_new_tokens["forward"], runner.seed(f"best-of-{n}")
+        )
+        found += [{"phase": f"best-of-{n}", **row} for row in held_out.results("forward", rows, chosen)]
     durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
 
 
