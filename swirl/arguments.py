@@ -178,6 +178,7 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("recipe", help="a TOML file, see recipes/")
     sub.add_argument("--data", help="a recording of your own instead of the recipe's world")
     sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
+    sub.add_argument("--begin-from", metavar="RUN", help="a run of the recipe's first methods: take over what it made")
     sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
     sub.add_argument("--cache", default=".swirl", help="where recordings of worlds are kept (default: %(default)s)")
     sub.add_argument("--dry-run", action="store_true", help="print phases, steps, memory and time, and stop")

@@ -165,7 +165,8 @@ def _train(a: argparse.Namespace) -> int:
     from swirl.methods import session
 
     out = Path(a.out) if a.out else Path("runs") / Path(a.recipe).stem
-    results = session.run_recipe(recipe, out, Path(a.cache))
+    base = Path(a.begin_from) if a.begin_from else None
+    results = session.run_recipe(recipe, out, Path(a.cache), base)
     if not parallel.is_main():
         return 0
     if a.json:

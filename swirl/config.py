@@ -165,6 +165,23 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class Inferred:
+    """Supervised fine-tuning of the forward model on inferred actions: `sft-continue`, `sft-merge`, `bootstrap`."""
+
+    rounds: int = 3
+    """`bootstrap`: how often the pairs are labelled anew."""
+    pairs: int = 4000
+    """State-only pairs labelled per round; 0: all of them."""
+    steps: int = 150
+    """Optimiser steps per round."""
+    batch: int = 64
+    learning_rate: float = 1e-3
+    lr_warmup: float = 0.05
+    label_share: float = 0.1
+    """`sft-merge`, `bootstrap`: least share of labelled transitions in the training rows."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How held-out quality is measured."""
 
@@ -176,6 +193,9 @@ class Evaluation:
     """Most test rows to score; 0: all of them."""
     batch: int = 128
     """Rows per generation batch."""
+    best_of: tuple[int, ...] = ()
+    """Verification at test time: for each number N here the last checkpoints are tested once more, with the next state
+    of N samples that the inverse model reads the action off best."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +215,7 @@ class Recipe:
     warmup: Warmup = field(default_factory=Warmup)
     swirl: Swirl = field(default_factory=Swirl)
     verified: Verified = field(default_factory=Verified)
+    inferred: Inferred = field(default_factory=Inferred)
     evaluation: Evaluation = field(default_factory=Evaluation)
     trainer: dict[str, Any] = field(default_factory=dict)
     """Passed to TRL's configuration verbatim; a key that the recipe sets elsewhere is refused."""

@@ -134,7 +134,9 @@ class Run:
         for phase in self.phases:
             self._verify(phase)
 
-    def phase(self, name: str, work: Callable[[Path], None], into: str | None = None) -> Path:
+    def phase(
+        self, name: str, work: Callable[[Path], None], into: str | None = None, seconds_before: float = 0.0
+    ) -> Path:
         """Makes a phase, or skips it where the ledger vouches for it.
 
         Args:
@@ -142,6 +144,7 @@ class Run:
             work: Fills the folder that it is given. After a kill it is given the same folder as it was left, with
                 some, all or none of its files; what it makes must not depend on that.
             into: The phase's folder, relative to the run folder; by default `phases/NN-name`.
+            seconds_before: CPU time that was spent elsewhere on what `work` only fetches.
 
         Returns:
             The phase's committed folder.
@@ -161,7 +164,7 @@ class Run:
                 logger.info("phase %s: finished before, skipped (%s)", name, self.folder / phase.folder)
                 return self.folder / phase.folder
         target, staging = self._places(name, into)
-        started = time.process_time()
+        started = time.process_time() - seconds_before
         with durable.explain_full_disk(staging):
             if self._main:
                 self._stage(name, target, staging)

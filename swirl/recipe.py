@@ -62,11 +62,9 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
 
 # Keys of TRL's that a key of the recipe sets already, or that exact resumption relies on; why, and what to set instead.
 _RESERVED = {
-    "set by the phase; change pretrain.steps, warmup.steps, swirl.steps or verified.steps": (
-        "max_steps num_train_epochs"
-    ),
-    "set by the phase; change the learning_rate of [pretrain], [warmup], [swirl] or [verified]": "learning_rate",
-    "set by the phase; change the lr_warmup of [pretrain], [warmup], [swirl] or [verified]": "warmup_steps",
+    "set by the phase; change the steps of its section, as in warmup.steps": ("max_steps num_train_epochs"),
+    "set by the phase; change the learning_rate of its section, as in warmup.learning_rate": "learning_rate",
+    "set by the phase; change the lr_warmup of its section, as in warmup.lr_warmup": "warmup_steps",
     "set by the batch of the phase; change that, or trainer.per_device_train_batch_size": (
         "gradient_accumulation_steps generation_batch_size steps_per_generation auto_find_batch_size"
     ),
@@ -123,18 +121,20 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda value: value >= 1,
         "threads data.transitions data.max_steps model.max_length model.vocabulary model.hidden model.layers "
         "model.heads pretrain.steps pretrain.batch warmup.batch swirl.steps swirl.prompts swirl.replay_batch "
-        "verified.candidates verified.batch evaluation.checkpoints evaluation.batch",
+        "verified.candidates verified.batch inferred.rounds inferred.steps inferred.batch "
+        "evaluation.checkpoints evaluation.batch",
     ),
     "0 or more": (
         lambda value: 0 <= value < math.inf,
         "seed data.seed data.labels data.validation_labels data.history model.lora_rank warmup.steps swirl.rounds "
         "swirl.patience swirl.beta swirl.top_k swirl.max_grad_norm swirl.min_spread swirl.replay swirl.fidelity "
         "verified.rounds verified.patience verified.pairs verified.steps evaluation.max_rows "
-        "pretrain.lr_warmup warmup.lr_warmup swirl.lr_warmup verified.lr_warmup",
+        "pretrain.lr_warmup warmup.lr_warmup swirl.lr_warmup verified.lr_warmup inferred.pairs inferred.lr_warmup",
     ),
     "more than 0": (
         lambda value: 0 < value < math.inf,
         "model.lora_alpha pretrain.learning_rate warmup.learning_rate swirl.learning_rate verified.learning_rate "
+        "inferred.learning_rate "
         "swirl.temperature",
     ),
     "less than 0, and finite: an infinite reward destroys the weights": (
@@ -145,7 +145,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "verified.coverage"),
     "a share, at least 0 and less than 1": (
         lambda value: 0 <= value < 1,
-        "data.validation data.test verified.label_share",
+        "data.validation data.test verified.label_share inferred.label_share",
     ),
 }
 
@@ -159,6 +159,8 @@ def _check(recipe: Recipe) -> None:
                 raise InputError(f"{key} = {value}, expected {expected}")
     if recipe.swirl.generations < 2:
         raise InputError(f"swirl.generations = {recipe.swirl.generations}, expected at least 2: a group needs a spread")
+    if any(n < 2 for n in recipe.evaluation.best_of):
+        raise InputError(f"evaluation.best_of = {list(recipe.evaluation.best_of)}, expected numbers of 2 or more")
     if recipe.model.name == "tiny" and recipe.model.hidden % (2 * recipe.model.heads):
         raise InputError(
             f"model.hidden = {recipe.model.hidden}, expected a multiple of twice model.heads = {recipe.model.heads}"

@@ -229,7 +229,7 @@ def test_the_readme_lists_the_methods_and_the_commands():
     methods = {cells[0].strip("`"): cells[-1] for cells in rows(ROOT / "README.md", "Methods")}
     assert set(methods) == set(METHODS)
     for name, file in methods.items():
-        assert f"{METHODS[name].replace('.', '/')}.py" in file
+        assert f"swirl/methods/{name.replace('-', '_')}.py" in file
     commands = {cells[0].strip("`").removeprefix("swirl ") for cells in rows(ROOT / "README.md", "Commands")}
     assert commands == set(arguments._parser()[1])
 

@@ -208,8 +208,8 @@ def test_the_shape_of_tiny_does_not_bind_other_models():
 @pytest.mark.parametrize(
     ("key", "value", "mend"),
     [
-        ("max_steps", 5, "change pretrain.steps, warmup.steps, swirl.steps or verified.steps"),
-        ("learning_rate", 1e-3, "change the learning_rate of [pretrain], [warmup], [swirl] or [verified]"),
+        ("max_steps", 5, "change the steps of its section, as in warmup.steps"),
+        ("learning_rate", 1e-3, "change the learning_rate of its section, as in warmup.learning_rate"),
         ("warmup_steps", 3, "change the lr_warmup of"),
         ("gradient_accumulation_steps", 2, "change that, or trainer.per_device_train_batch_size"),
         ("seed", 1, "change seed"),

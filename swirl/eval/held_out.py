@@ -23,6 +23,50 @@ def predict(
     forward: Scorer, rows: Rows, actions: Sequence[str], recipe: Recipe, max_new_tokens: int, title: str
 ) -> list[str]:
     """Greedy next states for (state, action)."""
+    return [group[0] for group in _predictions(forward, rows, actions, recipe, max_new_tokens, title)]
+
+
+def best_of(
+    n: int, forward: Scorer, inverse: Scorer, rows: Rows, recipe: Recipe, max_new_tokens: int, seed: int
+) -> list[str]:
+    """Verification at test time: of n sampled next states, the one that the action is most likely to be read off.
+
+    Source: arXiv 2506.06006, and the baseline of SWIRL, arXiv 2602.06130.
+
+    Returns:
+        A next state per row; "" where none of its samples can be read.
+    """
+    style, template = recipe.model.prompt, recipe.model.chat_template_kwargs
+    actions = [row["action"] for row in rows]
+    title = f"best of {n}"
+    sampled = _predictions(forward, rows, actions, recipe, max_new_tokens, title, n=n, temperature=1.0, seed=seed)
+    places = [(i, k) for i, group in enumerate(sampled) for k, text in enumerate(group) if text]
+    asked = [
+        {
+            "state": rows[i]["state"],
+            "given": sampled[i][k],
+            "target": actions[i],
+            "history": rows[i].get("history"),
+        }
+        for i, k in places
+    ]
+    best = [("", -np.inf)] * len(rows)
+    for (i, k), value in zip(places, score(inverse, "inverse", asked, style, template)[0], strict=True):
+        if value > best[i][1]:
+            best[i] = (sampled[i][k], value)
+    return [text for text, _ in best]
+
+
+def _predictions(
+    forward: Scorer,
+    rows: Rows,
+    actions: Sequence[str],
+    recipe: Recipe,
+    max_new_tokens: int,
+    title: str,
+    **sampling: Any,
+) -> list[list[str]]:
+    """Next states for (state, action), one per sample; what cannot be read is ""."""
     template = recipe.model.chat_template_kwargs
     asked = [
         prompts.encode_prompt(
@@ -40,9 +84,10 @@ def predict(
             max_new_tokens=max_new_tokens,
             batch=recipe.evaluation.batch,
             advance=bar.advance,
+            **sampling,
         )
     return [
-        prompts.parse_reply("forward", group[0].text, recipe.model.prompt, row["state"])
+        [prompts.parse_reply("forward", reply.text, recipe.model.prompt, row["state"]) for reply in group]
         for row, group in zip(rows, replies, strict=True)
     ]
 

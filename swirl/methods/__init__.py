@@ -1,9 +1,18 @@
 """Methods: one file each, reading like the algorithm box of its paper."""
 
 METHODS = {
-    "pretrain": "swirl.methods.pretrain",
-    "warmup": "swirl.methods.warmup",
-    "swirl": "swirl.methods.swirl",
-    "verified": "swirl.methods.verified",
+    "pretrain": "pretrain",
+    "warmup": "warmup",
+    "swirl": "swirl",
+    "verified": "verified",
+    "sft-continue": "inferred",
+    "sft-merge": "inferred",
+    "bootstrap": "inferred",
+    "rlvr": "swirl",
+    "inverse-reward": "swirl",
 }
-"""Name in a recipe's `methods` -> module, whose function of the same name takes a runner and a pair to a pair."""
+"""Name in a recipe's `methods` -> the section of the recipe that it reads.
+
+A method is the function of that name (`_` for `-`) in the module of that name: it takes a runner and a pair of
+checkpoints to such a pair.
+"""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from swirl import durable, labelling, ledger, metrics, models, parallel, prompts, tiny, train
 from swirl.config import Recipe
+from swirl.methods.branching import Base
 from swirl.scorer import Scorer
 from swirl.types import ROLES, Encoded, Role
 
@@ -40,6 +41,7 @@ class Phases:
         recipe: The resolved recipe.
         data: Folder with the four files.
         list_actions: The world's legal actions in a state, where it lists them.
+        base: The run that this one begins from.
 
     Attributes:
         measured: What is known of checkpoints on validation; none is measured twice.
@@ -51,12 +53,14 @@ class Phases:
         recipe: Recipe,
         data: Path,
         list_actions: labelling.ListActions | None = None,
+        base: Base | None = None,
     ) -> None:
-        self.run, self.recipe, self.data = run, recipe, data
+        self.run, self.recipe, self.data, self.base = run, recipe, data, base
         self.list_actions = list_actions
         self.planned: list[dict[str, Any]] = []
         self.measured: dict[tuple[Role, Path], Measured] = {}
         self._best: dict[Role, list[float]] = {}
+        self._began: dict[str, Pair] = {}
         self.device = models.device_of(recipe.device)
 
     # Data
@@ -108,7 +112,8 @@ class Phases:
         if self.run is None:
             self.planned.append({"phase": name, **facts})
             return self.data / name
-        folder = self.run.phase(name, work)
+        work, seconds = (self.base and self.base.has(name)) or (work, 0.0)
+        folder = self.run.phase(name, work, seconds_before=seconds)
         self._remember(name, folder)
         return folder
 
@@ -128,7 +133,7 @@ class Phases:
         spec = self.recipe.model
         if spec.name != "tiny":
             self._start = models.located(spec.name)
-            if "swirl" in self.recipe.methods:
+            if {"swirl", "rlvr", "inverse-reward"}.intersection(self.recipe.methods):
                 models.check_padding(self._start, spec.trust_remote_code)
             return Pair(self._start, self._start)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import labelling, metrics, models, parallel, posterior, prompts, train
-from swirl.config import Pretrain, Swirl, Verified, Warmup
+from swirl.config import Inferred, Pretrain, Swirl, Verified, Warmup
 from swirl.errors import InputError
 from swirl.methods import selection
 from swirl.methods.phases import Pair, Phases
@@ -25,6 +25,8 @@ from swirl.types import ROLES, Encoded, Role
 
 logger = logging.getLogger("swirl")
 
+Supervised = Pretrain | Warmup | Verified | Inferred
+"""The settings of a supervised phase."""
 Examples = Callable[[Role], list[tuple[dict[str, Any], str]]]
 """The rows that a role trains on, each with its completion; read when the phase is made."""
 
@@ -37,10 +39,11 @@ class Runner(Phases):
         stage: str,
         pair: Pair,
         examples: Examples,
-        settings: Pretrain | Warmup | Verified,
+        settings: Supervised,
         trained: tuple[Role, ...] = ROLES,
     ) -> Pair:
         """Supervised fine-tuning of both roles, or of those named; one phase where weights are shared."""
+        self._began[stage] = pair
         if settings.steps == 0:
             return pair
         shared = self.recipe.model.shared
@@ -58,7 +61,7 @@ class Runner(Phases):
         roles: Sequence[Role],
         pair: Pair,
         examples: Examples,
-        settings: Pretrain | Warmup | Verified,
+        settings: Supervised,
         out: Path,
     ) -> None:
         begin: Path = getattr(pair, roles[0])
@@ -96,6 +99,16 @@ class Runner(Phases):
         return lambda found: selection.choose(
             self, name, judged, pair, dict(zip(schedule.saved, found, strict=True)), out, keep
         )
+
+    def began(self, stage: str) -> Pair:
+        """The checkpoints that a supervised stage of this run began with.
+
+        Raises:
+            InputError: There was none.
+        """
+        if stage not in self._began:
+            raise InputError(f"methods has no {stage!r} before a method that begins where it began; put it there")
+        return self._began[stage]
 
     def supervised(self, sources: Sequence[Path], label_share: float = 0.0) -> Examples:
         """Labelled rows of all sources; the first holds true labels and is repeated to its least share."""

@@ -22,6 +22,7 @@ from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.eval import held_out
 from swirl.methods import METHODS
+from swirl.methods.branching import Base
 from swirl.methods.lengths import check_lengths
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
@@ -30,13 +31,14 @@ from swirl.types import ROLES
 logger = logging.getLogger("swirl")
 
 
-def run_recipe(recipe: Recipe, out: Path, cache: Path) -> dict[str, Any]:
+def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None) -> dict[str, Any]:
     """Run a recipe, or continue it.
 
     Args:
         recipe: The resolved recipe.
         out: The run folder.
         cache: Folder for recordings collected from worlds; a run never keeps what it may not know.
+        base: A run whose methods are the first of the recipe's: what it has made is taken from it.
 
     Returns:
         What `results.json` holds.
@@ -50,8 +52,10 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path) -> dict[str, Any]:
     main = parallel.is_main()
     with ledger.Run.open(out, recipe.toml(), main, parallel.barrier, disposable=("data", "start")) as run:
         _warn_of_another_recording(recipe, run)
-        folder = run.phase("data", lambda staging: _split(recipe, staging, cache), into="data")
-        runner = Runner(run, recipe, folder, _list_actions(recipe))
+        before = Base(base, recipe) if base else None
+        work, seconds = (before and before.has("data")) or (partial(_split, recipe, cache=cache), 0.0)
+        folder = run.phase("data", work, into="data", seconds_before=seconds)
+        runner = Runner(run, recipe, folder, _list_actions(recipe), before)
         start = pair = runner.start()
         check_lengths(recipe, folder, start.forward, runner.max_new_tokens["inverse"])
         stages: list[tuple[str, Pair]] = []
@@ -80,7 +84,8 @@ def _methods(recipe: Recipe) -> list[tuple[str, Any]]:
     for name in recipe.methods:
         if name not in METHODS:
             raise InputError(f"unknown method {name!r} in methods; known: {', '.join(METHODS)}")
-    return [(name, getattr(importlib.import_module(METHODS[name]), name)) for name in recipe.methods]
+    functions = [(name, name.replace("-", "_")) for name in recipe.methods]
+    return [(name, getattr(importlib.import_module(f"swirl.methods.{f}"), f)) for name, f in functions]
 
 
 def recording_path(recipe: Recipe, cache: Path) -> Path:
@@ -183,6 +188,12 @@ def _test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path) -> 
             found += [{"phase": name, **row} for row in measured[key]]
         cycle = held_out.cycle(runner.scorer(pair.forward), rows, inferred, recipe, runner.max_new_tokens["forward"])
         found += [{"phase": name, **row} for row in cycle]
+    forward, inverse = (runner.scorer(path) for path in stages[-1][1])
+    for n in recipe.evaluation.best_of:
+        chosen = held_out.best_of(
+            n, forward, inverse, rows, recipe, runner.max_new_tokens["forward"], runner.seed(f"best-of-{n}")
+        )
+        found += [{"phase": f"best-of-{n}", **row} for row in held_out.results("forward", rows, chosen)]
     durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
 
 

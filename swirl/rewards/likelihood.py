@@ -48,7 +48,7 @@ def action_likelihood(spec: Likelihood) -> Reward:
         completions: list[Any], completion_ids: list[list[int]], state: list[Any], action: list[Any], **rest: Any
     ) -> list[float | None]:
         predicted = [
-            chat.parse_reply("forward", _text(completion), spec.style, before)
+            chat.parse_reply("forward", reply_text(completion), spec.style, before)
             for completion, before in zip(completions, state, strict=True)
         ]
         return _reward(spec, "inverse", completion_ids, state, predicted, action, **rest)
@@ -62,7 +62,7 @@ def next_state_likelihood(spec: Likelihood) -> Reward:
     def log_p_next_state(
         completions: list[Any], completion_ids: list[list[int]], state: list[Any], next_state: list[Any], **rest: Any
     ) -> list[float | None]:
-        inferred = [chat.parse_reply("inverse", _text(completion)) for completion in completions]
+        inferred = [chat.parse_reply("inverse", reply_text(completion)) for completion in completions]
         return _reward(spec, "forward", completion_ids, state, inferred, next_state, **rest)
 
     return log_p_next_state
@@ -186,6 +186,6 @@ def check_groups(min_spread: float, prompts: int, group: int, processes: int) ->
         )
 
 
-def _text(completion: Any) -> str:
+def reply_text(completion: Any) -> str:
     """The text of a completion, conversational (TRL's default here) or plain."""
     return completion if isinstance(completion, str) else completion[-1]["content"]
