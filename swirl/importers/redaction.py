@@ -15,13 +15,15 @@ import re
 from functools import lru_cache
 
 MASK = "[REDACTED]"
-_START = r"(?:(?<![\w-])|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2}))"  # a word's, escapes apart
+_ESCAPED = r"(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2})"  # a word may start behind these,
+_INSIDE = r"(?<!\\(?=[bfnrtu]))"  # and not with the letter of one
+_START = rf"(?:(?<![\w-]){_INSIDE}|{_ESCAPED})"
 _FORMS = (
     r"sk-[\w-]{16,}",  # OpenAI, Anthropic
     r"[rs]k_(?:live|test)_\w{10,}",  # Stripe
     r"gh[opusr]_\w{20,}|github_pat_\w{20,}",
     r"glpat-[\w-]{16,}",  # GitLab
-    r"(?:hf|gsk|r8|npm|lin_api|shp(?:at|ss)|dop_v1)_\w{16,}",  # Hugging Face, Groq, Replicate, npm, Linear, Shopify, DO
+    r"(?:hf|gsk|r8|npm|lin_api|shp(?:at|ss)|dop_v1)_[A-Za-z0-9]{16,}",  # as their names say
     r"pypi-[\w-]{16,}",
     r"xox[abeoprs]-[\w-]{10,}",  # Slack
     r"(?:AKIA|ASIA)[A-Z0-9]{12,}",  # AWS
@@ -35,8 +37,7 @@ _FORM = re.compile(
     rf"{_START}(?:{'|'.join(_FORMS)})[\w-]*+"
     r"|(?P<hook>hooks\.slack\.com/services/|discord(?:app)?\.com/api/webhooks/\d{1,20}/)[\w/-]{16,}+"
     rf"|(?P<scheme>{_START}(?i:bearer|basic)[ ]++)(?P<key>[\w+/=.~-]{{12,}}+)"
-    r"|(?P<user>(?<![\w-])(?:-u|--user)[ =][\"']?[^\s:\"'\\]{1,64}+:)(?!\d+\b|\[REDACTED)[^\s\"'\\]++"  # curl's
-    r"|(?<![\w/.+-])(?P<long>[\w-]{40,}+)(?![./])",
+    rf"|(?:(?<![\w/.+-]){_INSIDE}|{_ESCAPED})(?P<long>[\w-]{{40,}}+)(?![./])",
     re.ASCII,
 )
 _MIXED = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{12}")
@@ -45,7 +46,8 @@ _BLOCK = re.compile(  # to the END line; without one to where the text, or the s
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
     r"(?:(?:(?!-----(?:BEGIN|END))[^{}\[\]])*+-----END[A-Z0-9 ]{0,60}+-*+|(?:[^\"'\\]|\\++(?![\"'\\]))*+)"
 )
-_URL = re.compile(r"(://[^\s/:@\"'\\<>]*+:)((?:(?:(?!\[REDACTED\])[^\s/?@\"'\\<>])*+@)++)")
+_URL = re.compile(r"(://[^\s/:@\"'\\<>]*+:)(?:(?:(?!\[REDACTED\])[^\s/?@\"'\\<>])*+@)++")
+_USER = re.compile(r"((?<![\w-])(?:-u|--user)[ =][\"']?[^\s:\"'\\]{1,64}+:)(?!\d+\b|\[REDACTED)[^\s\"'\\]++")  # curl's
 
 _ANY = re.compile(r".+", re.DOTALL)
 _RANDOM = re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[\w+/=%.~-]{16,500}", re.ASCII)
@@ -72,7 +74,7 @@ _PAIR = re.compile(
     re.ASCII,
 )
 _ESCAPE = re.compile(r"u[0-9a-fA-F]{4}|[bfnrt]")
-_OPENING = re.compile(r"(\\{0,31})([\"'`])")
+_OPENING = re.compile(r"((?:\\|\\{3}|\\{7}|\\{15}|\\{31})?)([\"'`])")
 _ENDS = r"\s*+(?:[,:;}\])]|\\++[nr]|\Z)"  # what follows a quote that closes
 _CLOSING = re.compile(_ENDS)
 _COOKIE = re.compile(r"(?!\[REDACTED\])[^\s\"'\\=;]{1,200}+=[^\"'\\\r\n]*+")
@@ -85,8 +87,8 @@ _BARE = re.compile(
 _CODE = re.compile(r"[A-Za-z_][\w.]{0,99}+(?:\([^)\n]{0,99}\)|\[[^\]\n]{0,99}\])|[^\s:]{0,99}:(?=\s)")
 _SAID = re.compile(r"\d{4,}|(?=.*\d)(?=.*[A-Za-z]).{4,256}")  # "the password is X", not "is too short"
 _HARMLESS = re.compile(
-    r"(?i:null|none|nil|nan|true|false|undefined|required|optional|string|str|bearer|basic|include|omit|same-origin)"
-    r"|\*+|\.+|<[^<>]{0,64}>|\$\{\w{1,64}\}|\$[A-Z_]{1,64}|\[REDACTED\](?:\\+[nr])*"
+    r"(?i:null|none|nil|nan|true|false|undefined|required|optional|string|str|bool|int|bytes|bearer|basic|include|omit|same-origin)"
+    r"|\*+|\.+|<[\w|.-]{0,15}>|\$\{\w{1,15}\}|\$[A-Z_]{1,15}|\[REDACTED\](?:\\+[nr])*"
 )
 _LABELS, _REACH = {"name", "key", "type", "id", "field", "header"}, 200  # of `"name": "api_key", "value": "X"`
 _WINDOW = 1024  # characters of a value that are read before it is known to be one
@@ -96,6 +98,7 @@ def redact(text: str) -> tuple[str, int]:
     """The text with its secrets as `[REDACTED]`, and how many there were. Masking again changes nothing."""
     text, blocks = _BLOCK.subn(MASK, text)
     text, urls = _URL.subn(rf"\g<1>{MASK}@", text)
+    text, users = _USER.subn(rf"\g<1>{MASK}", text)
     text, pairs = _mask_pairs(text)
     forms = 0
 
@@ -106,10 +109,10 @@ def redact(text: str) -> tuple[str, int]:
         if match["long"] and not any(_MIXED.match(part) for part in re.split("[-_]", match["long"])):
             return match[0]
         forms += 1
-        return (match["hook"] or match["scheme"] or match["user"] or "") + MASK
+        return (match["hook"] or match["scheme"] or "") + MASK
 
     text = _FORM.sub(mask, text)
-    return text, blocks + urls + pairs + forms
+    return text, blocks + urls + users + pairs + forms
 
 
 def _mask_pairs(text: str) -> tuple[str, int]:
@@ -174,7 +177,10 @@ def _doubtful(value: str, pair: re.Match[str]) -> bool:
     if "\n" in pair[0] and not re.search(r"\d", value):
         return True
     short = len(value) < 4 and "=" not in pair[0] and not value.isdigit()
-    return short or value.lower() == (pair["flag"] or pair["name"]).lower()
+    owner, _, last = value.rpartition(".")
+    return (
+        short or last.lower() == (pair["flag"] or pair["name"]).lower() or bool(owner.isidentifier() and _wanted(last))
+    )
 
 
 @lru_cache(256)
@@ -184,6 +190,8 @@ def _quoted(escapes: int, quote: str) -> re.Pattern[str]:
     Backslashes come in units that stand for one of the value; what is left of a run before a quote tells its depth.
     """
     unit = 2 * (escapes + 1)
-    inside, many = ("", "++") if quote == '"' else (rf'(?!\\{{0,63}}+"{_ENDS})', "")  # the JSON string around it ends
-    escaped = rf"\\{{{unit}}}|\\{{{escapes + 1},{unit - 1}}}+{quote}|\\{{1,{unit - 1}}}+(?![{quote}\\])"
+    inside, many = (
+        ("", "++") if quote == '"' else (rf'(?!\\{{0,63}}+"(?:{_ENDS}|\\{{0,63}}"))', "")
+    )  # the string around
+    escaped = rf"\\{{{unit}}}|\\{{{unit - 1}}}{quote}|\\{{1,{unit - 1}}}+(?![{quote}\\])"
     return re.compile(rf"(?:{inside}(?:[^{quote}\\\r\n]{many}|{escaped}))*+")
