@@ -1,14 +1,15 @@
 r"""Masks what looks like a key, a token or a password, so that a log can be learned from without teaching it.
 
-Four passes, each linear in the text: private key blocks, passwords of URLs, values beside a name such as `api_key`,
-and keys that say what they are by their form. It errs on the side of masking, and JSON stays JSON, at whatever depth of
-escaping: a value keeps its quotes, a number becomes a text. What it does not find:
+Each pass takes time linear in the text: private key blocks, passwords of URLs and of curl's -u, values beside a name
+such as `api_key`, and keys that say what they are by their form. It errs on the side of masking. JSON stays JSON, at
+whatever depth of escaping: a value keeps its quotes, and a number becomes a text. What it does not find:
 
 - A hash of hex digits without a name: commits, digests and identifiers look the same, and are commoner in logs.
 - A secret without a name or a known form: `mysql -pX`, an AWS secret alone, key lines without their BEGIN line.
-- Names in other languages; a name after its value, as in `value="X" type="password"`; the items of a list.
-- The rest of a value without quotes after a space or a bracket, and of a quoted one after a line break.
-- Names, card numbers and other personal data.
+- Names in other languages; a name after its value, as in `value="X" type="password"`; the items of a list or a tuple.
+- The rest of a value without quotes after a space, a quote or a bracket, and of a quoted one after a line break.
+- What looks like a placeholder (`null`, `<your-key>`), a call (`get_token()`) or a page's token.
+- Card numbers, names and other personal data.
 """
 
 import re
@@ -50,7 +51,7 @@ _URL = re.compile(r"(://[^\s/:@\"'\\<>]*+:)(?:(?:(?!\[REDACTED\])[^\s/?@\"'\\<>]
 _USER = re.compile(r"((?<![\w-])(?:-u|--user)[ =][\"']?[^\s:\"'\\]{1,64}+:)(?!\d+\b|\[REDACTED)[^\s\"'\\]++")  # curl's
 
 _ANY = re.compile(r".+", re.DOTALL)
-_RANDOM = re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[\w+/=%.~-]{16,500}", re.ASCII)
+_RANDOM = re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[\w+/=%.~-]{16,400}", re.ASCII)
 _NAMES = tuple(  # the ends of names, and what their values look like; the first that fits
     (re.compile(rf"(?:{end})$"), value)
     for end, value in (
@@ -64,7 +65,7 @@ _NAMES = tuple(  # the ends of names, and what their values look like; the first
         (r"^token", re.compile(r".{6,}|.*\d.*", re.DOTALL)),  # not a coin's
         (r"(?:^|_)(?:otp|totp|pin|cvv|cvc)|(?:security|verification|auth|login)_?code", re.compile(r"\d{3,8}")),
         (r"(?:^|_)sig|signature|sess(?:ion)?_?id", _RANDOM),
-        (r"(?:^|_)key", re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[A-Za-z0-9]{32,500}")),
+        (r"(?:^|_)key", re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[A-Za-z0-9]{32,400}")),
     )
 )
 _PAIR = re.compile(
@@ -84,14 +85,14 @@ _BARE = re.compile(
     r"(?:[^\s\"'`\\,;&<>(){}\[\]]++|\\++u[0-9a-fA-F]{4}|[,;&](?=[\w!@#$%^*+.~-])(?![\w.-]{1,64}+[\"']?[=:]))++"
 )
 # What is no value: a call, or the next name.
-_CODE = re.compile(r"[A-Za-z_][\w.]{0,99}+(?:\([^)\n]{0,99}\)|\[[^\]\n]{0,99}\])|[^\s:]{0,99}:(?=\s)")
+_CODE = re.compile(r"[A-Za-z_][\w.]{0,99}+(?:\([^)\n]{0,99}\)|\[[^\]\n]{0,99}\])|[\w.-]{0,99}:(?=\s)")
 _SAID = re.compile(r"\d{4,}|(?=.*\d)(?=.*[A-Za-z]).{4,256}")  # "the password is X", not "is too short"
 _HARMLESS = re.compile(
     r"(?i:null|none|nil|nan|true|false|undefined|required|optional|string|str|bool|int|bytes|bearer|basic|include|omit|same-origin)"
     r"|\*+|\.+|<[\w|.-]{0,15}>|\$\{\w{1,15}\}|\$[A-Z_]{1,15}|\[REDACTED\](?:\\+[nr])*"
 )
 _LABELS, _REACH = {"name", "key", "type", "id", "field", "header"}, 200  # of `"name": "api_key", "value": "X"`
-_WINDOW = 1024  # characters of a value that are read before it is known to be one
+_WINDOW = 512  # characters of a value that are read before it is known to be one
 
 
 def redact(text: str) -> tuple[str, int]:
@@ -121,11 +122,8 @@ def _mask_pairs(text: str) -> tuple[str, int]:
     while pair := _PAIR.search(text, position):
         position = pair.end()
         name = pair["flag"] or pair["name"]
-        if (
-            name.lower() == "value"
-            and position - label_end < _REACH
-            and not re.search("[{}<>]", text[label_end:position])
-        ):
+        near = name.lower() == "value" and position - label_end < _REACH
+        if near and not re.search("[{}<>]", text[label_end:position]):
             name = label
         wanted = _wanted(name)
         if wanted is None and text[pair.start() - 1 : pair.start()] == "\\" and (escape := _ESCAPE.match(name)):
@@ -136,7 +134,7 @@ def _mask_pairs(text: str) -> tuple[str, int]:
         if name.lower() in _LABELS and end - start < _REACH and _wanted(text[start:end]):
             label, label_end = text[start:end], end
         if wanted and wanted.fullmatch(text, start, end) and not _HARMLESS.fullmatch(text, start, end):
-            if end - position > _WINDOW // 2:  # it is masked: nothing of it is read again
+            if end - position > _WINDOW - 100:  # it is masked: nothing of it is read again
                 start, end, quotes = _value(text, pair, len(text))
             parts += [text[done:start], quotes, MASK, quotes]
             done = position = end
@@ -177,10 +175,9 @@ def _doubtful(value: str, pair: re.Match[str]) -> bool:
     if "\n" in pair[0] and not re.search(r"\d", value):
         return True
     short = len(value) < 4 and "=" not in pair[0] and not value.isdigit()
-    owner, _, last = value.rpartition(".")
-    return (
-        short or last.lower() == (pair["flag"] or pair["name"]).lower() or bool(owner.isidentifier() and _wanted(last))
-    )
+    owner, _, last = value[-200:].rpartition(".")
+    alike = last.lower() == (pair["flag"] or pair["name"]).lower() or (owner.isidentifier() and _wanted(last))
+    return short or (len(value) < 200 and bool(alike))
 
 
 @lru_cache(256)
@@ -190,8 +187,8 @@ def _quoted(escapes: int, quote: str) -> re.Pattern[str]:
     Backslashes come in units that stand for one of the value; what is left of a run before a quote tells its depth.
     """
     unit = 2 * (escapes + 1)
-    inside, many = (
-        ("", "++") if quote == '"' else (rf'(?!\\{{0,63}}+"(?:{_ENDS}|\\{{0,63}}"))', "")
-    )  # the string around
+    inside, many = "", "++"
+    if quote != '"':  # or to where the JSON string around it ends
+        inside, many = rf'(?!\\{{0,63}}+"(?:{_ENDS}|\\{{0,63}}"))', ""
     escaped = rf"\\{{{unit}}}|\\{{{unit - 1}}}{quote}|\\{{1,{unit - 1}}}+(?![{quote}\\])"
     return re.compile(rf"(?:{inside}(?:[^{quote}\\\r\n]{many}|{escaped}))*+")

@@ -175,10 +175,10 @@ import base64, random
 from swirl.importers.redaction import redact
 random.seed(0)
 long = base64.urlsafe_b64encode(random.randbytes(700_000)).decode()
-short = ("a-", "A1b-", "-eyJaaaaaaaaa", "://a:", "token=", "key=", "password='<", "key='a", "password is ",
+short = ("a-", "A1b-", "-eyJaaaaaaaaa", "://a:", "token=", "key=", ".api_key=", "password='<", "key='a", "password is ",
     "-----BEGIN PRIVATE KEY-----[")
 for text in short:
-    redact(text * (1_000_000 // len(text)))
+    redact(text * (1_000_000 // len(text)) + "x.api_key")
 for text in ("https://x.y/" + long, long, "password" + " " * 1_000_000, "token='" + "\\\\" * 1_000_000):
     redact(text)
 """
