@@ -1,27 +1,30 @@
 r"""Masks what looks like a key, a token or a password, so that a log can be learned from without teaching it.
 
-Four passes, each linear in the text: private key blocks, passwords of URLs, values beside a name such as `api_key`,
-and keys that say what they are by their form. It errs on the side of masking, and JSON stays JSON, at whatever depth of
-escaping: a value keeps its quotes, a number becomes a text. What it does not find:
+Each pass takes time linear in the text: private key blocks, passwords of URLs and of curl's -u, values beside a name
+such as `api_key`, and keys that say what they are by their form. It errs on the side of masking. JSON stays JSON, at
+whatever depth of escaping: a value keeps its quotes, and a number becomes a text. What it does not find:
 
 - A hash of hex digits without a name: commits, digests and identifiers look the same, and are commoner in logs.
 - A secret without a name or a known form: `mysql -pX`, an AWS secret alone, key lines without their BEGIN line.
-- Names in other languages; a name after its value, as in `value="X" type="password"`; the items of a list.
-- The rest of a value without quotes after a space or a bracket, and of a quoted one after a line break.
-- Names, card numbers and other personal data.
+- Names in other languages; a name after its value, as in `value="X" type="password"`; the items of a list or a tuple.
+- The rest of a value without quotes after a space, a quote or a bracket, and of a quoted one after a line break.
+- What looks like a placeholder (`null`, `<your-key>`), a call (`get_token()`) or a page's token.
+- Card numbers, names and other personal data.
 """
 
 import re
 from functools import lru_cache
 
 MASK = "[REDACTED]"
-_START = r"(?:(?<![\w-])|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2}))"  # a word's, escapes apart
+_ESCAPED = r"(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2})"  # a word may start behind these,
+_INSIDE = r"(?<!\\(?=[bfnrtu]))"  # and not with the letter of one
+_START = rf"(?:(?<![\w-]){_INSIDE}|{_ESCAPED})"
 _FORMS = (
     r"sk-[\w-]{16,}",  # OpenAI, Anthropic
     r"[rs]k_(?:live|test)_\w{10,}",  # Stripe
     r"gh[opusr]_\w{20,}|github_pat_\w{20,}",
     r"glpat-[\w-]{16,}",  # GitLab
-    r"(?:hf|gsk|r8|npm|lin_api|shp(?:at|ss)|dop_v1)_\w{16,}",  # Hugging Face, Groq, Replicate, npm, Linear, Shopify, DO
+    r"(?:hf|gsk|r8|npm|lin_api|shp(?:at|ss)|dop_v1)_[A-Za-z0-9]{16,}",  # as their names say
     r"pypi-[\w-]{16,}",
     r"xox[abeoprs]-[\w-]{10,}",  # Slack
     r"(?:AKIA|ASIA)[A-Z0-9]{12,}",  # AWS
@@ -35,8 +38,7 @@ _FORM = re.compile(
     rf"{_START}(?:{'|'.join(_FORMS)})[\w-]*+"
     r"|(?P<hook>hooks\.slack\.com/services/|discord(?:app)?\.com/api/webhooks/\d{1,20}/)[\w/-]{16,}+"
     rf"|(?P<scheme>{_START}(?i:bearer|basic)[ ]++)(?P<key>[\w+/=.~-]{{12,}}+)"
-    r"|(?P<user>(?<![\w-])(?:-u|--user)[ =][\"']?[^\s:\"'\\]{1,64}+:)(?!\d+\b|\[REDACTED)[^\s\"'\\]++"  # curl's
-    r"|(?<![\w/.+-])(?P<long>[\w-]{40,}+)(?![./])",
+    rf"|(?:(?<![\w/.+-]){_INSIDE}|{_ESCAPED})(?P<long>[\w-]{{40,}}+)(?![./])",
     re.ASCII,
 )
 _MIXED = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{12}")
@@ -45,10 +47,11 @@ _BLOCK = re.compile(  # to the END line; without one to where the text, or the s
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
     r"(?:(?:(?!-----(?:BEGIN|END))[^{}\[\]])*+-----END[A-Z0-9 ]{0,60}+-*+|(?:[^\"'\\]|\\++(?![\"'\\]))*+)"
 )
-_URL = re.compile(r"(://[^\s/:@\"'\\<>]*+:)((?:(?:(?!\[REDACTED\])[^\s/?@\"'\\<>])*+@)++)")
+_URL = re.compile(r"(://[^\s/:@\"'\\<>]*+:)(?:(?:(?!\[REDACTED\])[^\s/?@\"'\\<>])*+@)++")
+_USER = re.compile(r"((?<![\w-])(?:-u|--user)[ =][\"']?[^\s:\"'\\]{1,64}+:)(?!\d+\b|\[REDACTED)[^\s\"'\\]++")  # curl's
 
 _ANY = re.compile(r".+", re.DOTALL)
-_RANDOM = re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[\w+/=%.~-]{16,500}", re.ASCII)
+_RANDOM = re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[\w+/=%.~-]{16,400}", re.ASCII)
 _NAMES = tuple(  # the ends of names, and what their values look like; the first that fits
     (re.compile(rf"(?:{end})$"), value)
     for end, value in (
@@ -62,7 +65,7 @@ _NAMES = tuple(  # the ends of names, and what their values look like; the first
         (r"^token", re.compile(r".{6,}|.*\d.*", re.DOTALL)),  # not a coin's
         (r"(?:^|_)(?:otp|totp|pin|cvv|cvc)|(?:security|verification|auth|login)_?code", re.compile(r"\d{3,8}")),
         (r"(?:^|_)sig|signature|sess(?:ion)?_?id", _RANDOM),
-        (r"(?:^|_)key", re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[A-Za-z0-9]{32,500}")),
+        (r"(?:^|_)key", re.compile(r"(?=\D*+\d)(?=[^A-Za-z]*+[A-Za-z])[A-Za-z0-9]{32,400}")),
     )
 )
 _PAIR = re.compile(
@@ -72,7 +75,7 @@ _PAIR = re.compile(
     re.ASCII,
 )
 _ESCAPE = re.compile(r"u[0-9a-fA-F]{4}|[bfnrt]")
-_OPENING = re.compile(r"(\\{0,31})([\"'`])")
+_OPENING = re.compile(r"((?:\\|\\{3}|\\{7}|\\{15}|\\{31})?)([\"'`])")
 _ENDS = r"\s*+(?:[,:;}\])]|\\++[nr]|\Z)"  # what follows a quote that closes
 _CLOSING = re.compile(_ENDS)
 _COOKIE = re.compile(r"(?!\[REDACTED\])[^\s\"'\\=;]{1,200}+=[^\"'\\\r\n]*+")
@@ -82,20 +85,21 @@ _BARE = re.compile(
     r"(?:[^\s\"'`\\,;&<>(){}\[\]]++|\\++u[0-9a-fA-F]{4}|[,;&](?=[\w!@#$%^*+.~-])(?![\w.-]{1,64}+[\"']?[=:]))++"
 )
 # What is no value: a call, or the next name.
-_CODE = re.compile(r"[A-Za-z_][\w.]{0,99}+(?:\([^)\n]{0,99}\)|\[[^\]\n]{0,99}\])|[^\s:]{0,99}:(?=\s)")
+_CODE = re.compile(r"[A-Za-z_][\w.]{0,99}+(?:\([^)\n]{0,99}\)|\[[^\]\n]{0,99}\])|[\w.-]{0,99}:(?=\s)")
 _SAID = re.compile(r"\d{4,}|(?=.*\d)(?=.*[A-Za-z]).{4,256}")  # "the password is X", not "is too short"
 _HARMLESS = re.compile(
-    r"(?i:null|none|nil|nan|true|false|undefined|required|optional|string|str|bearer|basic|include|omit|same-origin)"
-    r"|\*+|\.+|<[^<>]{0,64}>|\$\{\w{1,64}\}|\$[A-Z_]{1,64}|\[REDACTED\](?:\\+[nr])*"
+    r"(?i:null|none|nil|nan|true|false|undefined|required|optional|string|str|bool|int|bytes|bearer|basic|include|omit|same-origin)"
+    r"|\*+|\.+|<[\w|.-]{0,15}>|\$\{\w{1,15}\}|\$[A-Z_]{1,15}|\[REDACTED\](?:\\+[nr])*"
 )
 _LABELS, _REACH = {"name", "key", "type", "id", "field", "header"}, 200  # of `"name": "api_key", "value": "X"`
-_WINDOW = 1024  # characters of a value that are read before it is known to be one
+_WINDOW = 512  # characters of a value that are read before it is known to be one
 
 
 def redact(text: str) -> tuple[str, int]:
     """The text with its secrets as `[REDACTED]`, and how many there were. Masking again changes nothing."""
     text, blocks = _BLOCK.subn(MASK, text)
     text, urls = _URL.subn(rf"\g<1>{MASK}@", text)
+    text, users = _USER.subn(rf"\g<1>{MASK}", text)
     text, pairs = _mask_pairs(text)
     forms = 0
 
@@ -106,10 +110,10 @@ def redact(text: str) -> tuple[str, int]:
         if match["long"] and not any(_MIXED.match(part) for part in re.split("[-_]", match["long"])):
             return match[0]
         forms += 1
-        return (match["hook"] or match["scheme"] or match["user"] or "") + MASK
+        return (match["hook"] or match["scheme"] or "") + MASK
 
     text = _FORM.sub(mask, text)
-    return text, blocks + urls + pairs + forms
+    return text, blocks + urls + users + pairs + forms
 
 
 def _mask_pairs(text: str) -> tuple[str, int]:
@@ -118,11 +122,8 @@ def _mask_pairs(text: str) -> tuple[str, int]:
     while pair := _PAIR.search(text, position):
         position = pair.end()
         name = pair["flag"] or pair["name"]
-        if (
-            name.lower() == "value"
-            and position - label_end < _REACH
-            and not re.search("[{}<>]", text[label_end:position])
-        ):
+        near = name.lower() == "value" and position - label_end < _REACH
+        if near and not re.search("[{}<>]", text[label_end:position]):
             name = label
         wanted = _wanted(name)
         if wanted is None and text[pair.start() - 1 : pair.start()] == "\\" and (escape := _ESCAPE.match(name)):
@@ -133,7 +134,7 @@ def _mask_pairs(text: str) -> tuple[str, int]:
         if name.lower() in _LABELS and end - start < _REACH and _wanted(text[start:end]):
             label, label_end = text[start:end], end
         if wanted and wanted.fullmatch(text, start, end) and not _HARMLESS.fullmatch(text, start, end):
-            if end - position > _WINDOW // 2:  # it is masked: nothing of it is read again
+            if end - position > _WINDOW - 100:  # it is masked: nothing of it is read again
                 start, end, quotes = _value(text, pair, len(text))
             parts += [text[done:start], quotes, MASK, quotes]
             done = position = end
@@ -174,7 +175,9 @@ def _doubtful(value: str, pair: re.Match[str]) -> bool:
     if "\n" in pair[0] and not re.search(r"\d", value):
         return True
     short = len(value) < 4 and "=" not in pair[0] and not value.isdigit()
-    return short or value.lower() == (pair["flag"] or pair["name"]).lower()
+    owner, _, last = value[-200:].rpartition(".")
+    alike = last.lower() == (pair["flag"] or pair["name"]).lower() or (owner.isidentifier() and _wanted(last))
+    return short or (len(value) < 200 and bool(alike))
 
 
 @lru_cache(256)
@@ -184,6 +187,8 @@ def _quoted(escapes: int, quote: str) -> re.Pattern[str]:
     Backslashes come in units that stand for one of the value; what is left of a run before a quote tells its depth.
     """
     unit = 2 * (escapes + 1)
-    inside, many = ("", "++") if quote == '"' else (rf'(?!\\{{0,63}}+"{_ENDS})', "")  # the JSON string around it ends
-    escaped = rf"\\{{{unit}}}|\\{{{escapes + 1},{unit - 1}}}+{quote}|\\{{1,{unit - 1}}}+(?![{quote}\\])"
+    inside, many = "", "++"
+    if quote != '"':  # or to where the JSON string around it ends
+        inside, many = rf'(?!\\{{0,63}}+"(?:{_ENDS}|\\{{0,63}}"))', ""
+    escaped = rf"\\{{{unit}}}|\\{{{unit - 1}}}{quote}|\\{{1,{unit - 1}}}+(?![{quote}\\])"
     return re.compile(rf"(?:{inside}(?:[^{quote}\\\r\n]{many}|{escaped}))*+")

@@ -100,13 +100,13 @@ def test_a_private_key_that_was_cut_goes_up_to_the_end_of_its_string():
         "commit 0a1b2c3d4e5f60718293a4b5c6d7e8f901234567",
         "id 123e4567-e89b-12d3-a456-426614174000",
         '"token": null, "total_tokens": 4270, "tokens: 12345", "password": true, "next_page_token": "CAUQAA"',
-        '{"password": "required", "api_key": "string", "x": "<your key>", "token": "${TOKEN}"}',
+        '{"password": "required", "api_key": "string", "secret": "<your-key>", "token": "${TOKEN}"}',
         '{"password": {"type": "string"}, "text": "Enter password:", "b": "Your \\"token\\":"}',
         "the secret of a good password is its length",
         "token limit, password reset page, the secret of success, the password is required",
         "Password:\n\nForgot password?",
         "PASS: tests/one\nPWD=/home/mia, pass: 12, 12 passed",
-        "login(password=password, token=get_token(1))",
+        "login(password=password, token=get_token(1), secret=self.secret, hf_raise_for_status_of_all)",
         "docker run -u 1000:1000, Basic requirements, a basic understanding",
         "primary_key: customer_identifier, monkey: banana, pinned: 1234, author: mia",
         "https://example.com:8080/path/To/Some1/Very/Long/Page/Name/With/Numbers/2024",
@@ -175,10 +175,10 @@ import base64, random
 from swirl.importers.redaction import redact
 random.seed(0)
 long = base64.urlsafe_b64encode(random.randbytes(700_000)).decode()
-short = ("a-", "A1b-", "-eyJaaaaaaaaa", "://a:", "token=", "key=", "password='<", "key='a", "password is ",
+short = ("a-", "A1b-", "-eyJaaaaaaaaa", "://a:", "token=", "key=", ".api_key=", "password='<", "key='a", "password is ",
     "-----BEGIN PRIVATE KEY-----[")
 for text in short:
-    redact(text * (1_000_000 // len(text)))
+    redact(text * (1_000_000 // len(text)) + "x.api_key")
 for text in ("https://x.y/" + long, long, "password" + " " * 1_000_000, "token='" + "\\\\" * 1_000_000):
     redact(text)
 """
