@@ -35,6 +35,7 @@ def read(paths: list[str], context: Context) -> Iterator[Row | Fault]:
     """
     if missing():
         raise MissingPartError(f"importing Minari datasets needs the package minari; install it: {INSTALL}")
+    paths = list({Path(path).resolve(): path for path in paths}.values())
     loaded = [(path, _load(path)) for path in paths]
     total = sum(dataset.total_episodes for _, dataset in loaded) or 1
     done = 0
@@ -65,6 +66,10 @@ def _episode(dataset: Any, number: int, name: str, context: Context) -> Iterator
     try:
         episode = dataset[number]
         steps = len(episode.rewards)
+        others = (episode.actions, episode.terminations, episode.truncations)
+        if _lengths(episode.observations) != {steps + 1} or any(_lengths(other) != {steps} for other in others):
+            yield Fault(where, f"{steps} rewards, but not so many actions and ends, and one more observation")
+            return
         states = [context.text(_lines(_at(episode.observations, step))) for step in range(steps + 1)]
         actions = [context.text(_numbers(_at(episode.actions, step))) for step in range(steps)]
         ends = [(bool(episode.terminations[i]), bool(episode.truncations[i])) for i in range(steps)]
@@ -87,6 +92,12 @@ def _episode(dataset: Any, number: int, name: str, context: Context) -> Iterator
             truncated or (step == steps - 1 and not terminated),
             reward,
         )
+
+
+def _lengths(values: Any) -> set[int]:
+    """Of what Minari stacks: how many steps its parts have."""
+    parts = values.values() if isinstance(values, dict) else values if isinstance(values, tuple) else None
+    return {len(values)} if parts is None else set().union(*map(_lengths, parts))
 
 
 def _at(values: Any, step: int) -> Any:

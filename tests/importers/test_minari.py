@@ -100,6 +100,27 @@ def test_an_episode_is_a_trajectory(dataset, tmp_path):
     ]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_dataset_that_two_paths_lead_to_is_read_once(dataset, tmp_path):
+    paths = [str(dataset), str(dataset.parent / ".." / "walk" / dataset.name)]
+    assert import_recording("minari", paths, tmp_path / "o.parquet")["transitions"] == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["actions", "rewards", "truncations", "observations/at"])
+@pytest.mark.parametrize("more", [-1, 1])
+def test_an_episode_of_parts_that_do_not_fit_is_malformed(name, more, dataset, tmp_path, caplog):
+    import h5py
+
+    shutil.copytree(dataset, tmp_path / "copy")
+    with h5py.File(tmp_path / "copy" / "data" / "main_data.hdf5", "r+") as file:
+        values = file[f"episode_0/{name}"][()]
+        del file[f"episode_0/{name}"]
+        file[f"episode_0/{name}"] = values[:-1] if more < 0 else np.append(values, values[-1:])
+    counts = import_recording("minari", [str(tmp_path / "copy")], tmp_path / "o.parquet")
+    assert (counts["transitions"], counts["malformed"]) == (3, 1) and "copy:0: " in caplog.text
+
+
 def test_a_dataset_that_is_not_there_is_one_line(dataset, tmp_path):
     for path in (tmp_path, "no/such-v0"):
         with pytest.raises(InputError, match="cannot be read as a Minari dataset"):
