@@ -23,7 +23,6 @@ from swirl.metrics import HEADLINE
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results"
-ORACLE = "minigrid-oracle"
 BASELINES = ("copy-input", "majority-action")
 
 CELLS = {
@@ -99,9 +98,9 @@ def tables(runs: Sequence[str] = tuple(CELLS)) -> str:
             values = [_summary([_test(facts, stage, *column[:2]) for facts in cells]) for column in COLUMNS]
             stages.append([name, stage, str(len(cells)), spent, *values])
     gains = [["run", "seeds", *(f"{role}: {what}" for role in HEADLINE for what in ("better", "gain", "gap closed"))]]
-    oracles = {facts["seed"]: facts for facts in found.get(ORACLE, [])}
     for name, cells in found.items():
         last = cells[0]["rows"][-1]["phase"]
+        oracles = {facts["seed"]: facts for facts in found.get(f"{name.partition('-')[0]}-oracle", [])}
         if name in runs and last not in ("warmup", *BASELINES):
             gains.append([name, str(len(cells)), *(x for role in HEADLINE for x in _gain(cells, last, role, oracles))])
     return _markdown(stages) + ("\n" + _markdown(gains) if len(gains) > 1 else "")

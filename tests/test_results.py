@@ -50,6 +50,14 @@ def test_tables_say_how_often_how_much_and_how_far(results, tmp_path):
     assert len(gains.splitlines()) == 3  # an oracle is no gain over itself
 
 
+def test_an_oracle_is_no_bound_in_another_world(results, tmp_path):
+    keep(tmp_path, "minigrid-oracle", 0, {"warmup": (1.0, 1.0)})
+    keep(tmp_path, "scienceworld", 0, {"warmup": (0.2, 0.6), "verified": (0.6, 0.7)})
+    _, gains = results.tables(["scienceworld"]).split("\n\n")
+    assert "gap closed" not in gains  # an empty column is left out
+    assert "| scienceworld | 1 | 1 of 1 | 0.400 (0.400–0.400) | 1 of 1 |" in gains
+
+
 def test_one_run_can_be_shown_alone(results, tmp_path):
     keep(tmp_path, "minigrid", 0, {"warmup": (0.2, 0.6), "verified": (0.6, 0.6)})
     keep(tmp_path, "minigrid-published", 0, {"warmup": (0.2, 0.6), "swirl": (0.6, 0.6)})

@@ -48,7 +48,7 @@ def read(folder):
 def runner(tmp_path, monkeypatch):
     """A runner over fixed rows whose phases are folders and whose scorers are the checkpoints' paths."""
 
-    def phase(name, work):
+    def phase(name, work, seconds_before=0.0):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         work(folder)

@@ -178,9 +178,9 @@ class _Moments:
 
         run_phase = ledger.Run.phase
 
-        def phase(run, name, work, into=None):
+        def phase(run, name, work, **options):
             self.phase = name
-            folder = run_phase(run, name, work, into)
+            folder = run_phase(run, name, work, **options)
             self.happened("done")
             return folder
 
