@@ -170,6 +170,17 @@ def alive(pid):
         return False
 
 
+def interrupt(process, seconds=60.0):
+    """Ctrl-C, which reaches the whole group, until the process ends."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
+
+
 def wait_until(condition, seconds=120.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -189,7 +200,8 @@ def test_killed_and_run_again_it_is_the_same_file_and_no_process_stays(tmp_path,
         below = children(process.pid)
         assert len(below) >= (workers > 1) * workers
         if end == "SIGINT":  # Ctrl-C reaches the whole group
-            os.killpg(process.pid, signal.SIGINT)
+            # Python swallows one that comes while it destroys an object; a user presses again.
+            interrupt(process)
         else:
             process.send_signal(getattr(signal, end))
         _, told = process.communicate(timeout=120)
