@@ -147,6 +147,28 @@ def test_two_processes_do_not_record_one_file(tmp_path):
         record(tmp_path / "b.parquet")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_swallows_is_heard_at_the_next_episode(tmp_path):
+    played = []
+
+    class Falls:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    class Interrupted(Line):
+        def reset(self, seed):
+            played.append(seed)
+            if len(played) == 3:
+                Falls()
+            return super().reset(seed)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path / "a.parquet", Interrupted)
+    assert len(played) == 3
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 # Real processes, real kills
 
 COMMAND = ["collect", "frozenlake", "--option", "size=8", "--max-steps", 30, "--transitions"]

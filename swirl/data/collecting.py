@@ -7,9 +7,11 @@ and not drawn. A shorter recording is the beginning of a longer one.
 
 import json
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from itertools import count, islice
 from pathlib import Path
@@ -84,10 +86,35 @@ def collect(
     return counts | ({"skipped": recorded.skipped} if recorded.skipped else {})
 
 
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """A function that raises a Ctrl-C of the block which Python swallowed, as it does while it destroys an object."""
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _record(played: Iterator[Episode], recorded: Pieces, transitions: int) -> None:
     before, start, empty, reason = recorded.rows, time.monotonic(), 0, ""
-    with progress.bar("collect", transitions, min(before, transitions)) as bar:
+    with _interruptible() as check, progress.bar("collect", transitions, min(before, transitions)) as bar:
         while recorded.rows < transitions:
+            check()
             episode = next(played)
             empty = 0 if episode.rows else empty + 1
             if empty == GIVE_UP:

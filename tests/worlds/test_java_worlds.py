@@ -3,6 +3,7 @@
 Without Java or a package the tests that need it are skipped, and say which command installs it.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -230,11 +231,18 @@ def test_java_never_outlives_python(name, end, code):
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, process_group=0) as process:
         pid = int(process.stdout.readline())
         assert mode != "play" or not gone(pid, 1.0)
-        if mode == "play":
-            os.killpg(process.pid, getattr(signal, end))  # Ctrl-C reaches the whole group
-        stderr = process.communicate(timeout=60)[1]
+        try:
+            for _ in range(6 if mode == "play" else 0):
+                os.killpg(process.pid, getattr(signal, end))  # Ctrl-C reaches the whole group
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+                    break
+            stderr = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
         assert process.returncode == code
-        assert not stderr or end == "crash"
+        # Python swallows a Ctrl-C that comes while it destroys an object, and says so.
+        assert not stderr or end == "crash" or stderr.startswith("Exception ignored in")
         assert gone(pid)
 
 
