@@ -139,37 +139,34 @@ def test_long_rows_share_only_most_of_themselves(shared, private, completion, ex
     assert {group.shared for group in _groups(rows)} == {expected}
 
 
-def test_a_shared_prefix_is_computed_once_and_a_repeated_row_is_scored_once(scorers, monkeypatch):
-    scorer = scorers["qwen3", True]
-    scorer.batch_tokens = 16_384
-    shapes = []
+def seen(monkeypatch, scorer, rows, name):
+    """What the model is given under a name in each pass over some rows."""
+    given = []
     real = scorer.model.forward
 
     def forward(**kwargs):
-        shapes.append(tuple(kwargs["input_ids"].shape))
+        given.append(kwargs[name])
         return real(**kwargs)
 
-    monkeypatch.setattr(scorer.model, "forward", forward)
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer.model, "forward", forward)
+        scorer.log_likelihood([p for p, _ in rows], [c for _, c in rows])
+    return given
+
+
+def test_a_shared_prefix_is_computed_once_and_a_repeated_row_is_scored_once(scorers, monkeypatch):
+    scorer = scorers["qwen3", True]
+    scorer.batch_tokens = 16_384
     beginning = list(range(20))
     check_rows = [([*beginning, 1, 2], [5, 6]), ([*beginning, 3], [7]), ([*beginning, 3], [7])]
-    scorer.log_likelihood([p for p, _ in check_rows], [c for _, c in check_rows])
     # The first twenty tokens of one row; then two rows, two prompt tokens left at most, two completion tokens at most.
-    assert shapes == [(1, 20), (2, 4)]
+    assert [tuple(ids.shape) for ids in seen(monkeypatch, scorer, check_rows, "input_ids")] == [(1, 20), (2, 4)]
 
 
 def test_passes_stay_within_their_tokens(scorers, monkeypatch):
     scorer = scorers["llama", True]
     scorer.batch_tokens = 120
-    shapes = []
-    real = scorer.model.forward
-
-    def forward(**kwargs):
-        shapes.append(tuple(kwargs["attention_mask"].shape))
-        return real(**kwargs)
-
-    rows = many(2, 60)
-    monkeypatch.setattr(scorer.model, "forward", forward)
-    scorer.log_likelihood([p for p, _ in rows], [c for _, c in rows])
+    shapes = [mask.shape for mask in seen(monkeypatch, scorer, many(2, 60), "attention_mask")]
     assert len(shapes) > 10
     assert all(count == 1 or count * width <= 120 for count, width in shapes)
 
@@ -177,17 +174,8 @@ def test_passes_stay_within_their_tokens(scorers, monkeypatch):
 def test_a_prefix_of_more_rows_than_a_pass_takes_is_computed_once(scorers, monkeypatch):
     scorer = scorers["llama", True]
     scorer.batch_tokens = 50
-    shapes = []
-    real = scorer.model.forward
-
-    def forward(**kwargs):
-        shapes.append(tuple(kwargs["input_ids"].shape))
-        return real(**kwargs)
-
     rows = [([*range(20), last], [3, 4, last]) for last in range(5)]  # 24 tokens each: two rows a pass
-    with monkeypatch.context() as patch:
-        patch.setattr(scorer.model, "forward", forward)
-        scorer.log_likelihood([p for p, _ in rows], [c for _, c in rows])
+    shapes = [tuple(ids.shape) for ids in seen(monkeypatch, scorer, rows, "input_ids")]
     assert shapes == [(1, 20), (2, 4), (2, 4), (1, 4)]
     check(scorer, rows)
 
@@ -196,18 +184,9 @@ def test_a_prefix_of_more_rows_than_a_pass_takes_is_computed_once(scorers, monke
 def test_long_rows_are_not_padded(scorers, monkeypatch, limit, padded):
     scorer = scorers["llama", False]
     scorer.batch_tokens = 16_384
-    masks = []
-    real = scorer.model.forward
-
-    def forward(**kwargs):
-        masks.append(kwargs["attention_mask"])
-        return real(**kwargs)
-
     monkeypatch.setattr("swirl.scorer.LONG", limit)
     rows = [([*range(length)], [3, 4]) for length in (7, 8, 9)]  # all longer than 8
-    with monkeypatch.context() as patch:
-        patch.setattr(scorer.model, "forward", forward)
-        scorer.log_likelihood([p for p, _ in rows], [c for _, c in rows])
+    masks = seen(monkeypatch, scorer, rows, "attention_mask")
     assert any((mask == 0).any() for mask in masks) == padded
     assert len(masks) == (1 if padded else 3)
     check(scorer, rows)

@@ -102,7 +102,7 @@ def label(
     counts = dict.fromkeys(("rows", "kept", "inferred", "unreadable"), 0)
     with writing(out, lambda: pa.schema([*SCHEMA, *own_schema(Path(data), CHUNK, added), *ADDED])) as write:
         for start, own in zip(count(0, CHUNK), own_columns(Path(data), CHUNK, added), strict=False):
-            rows = _named(table.slice(start, len(own)).to_pylist(), data, start)
+            rows = pick.named(table.slice(start, len(own)).to_pylist(), data, start)
             if len(known) > KNOWN:
                 known.clear()
             pairs = {key: row for row in rows if row["action"] is None and (key := _pair(row)) not in known}
@@ -128,11 +128,6 @@ def _check_names(path: Path, added: Sequence[str]) -> None:
         raise InputError(f"{path}: column {taken[0]!r} has the name of one that label writes; rename it")
 
 
-def _named(rows: Rows, data: str | Path, start: int = 0) -> Rows:
-    """The rows with their place in a file, rows counted from 1, for errors."""
-    return [{**row, "where": f"{data}: row {number}"} for number, row in enumerate(rows, start=start + 1)]
-
-
 def _pair(row: dict[str, Any]) -> bytes:
     """What a pair is known by."""
     return blake2b(json.dumps([row["state"], row["next_state"], row.get("history") or []]).encode()).digest()
@@ -152,7 +147,7 @@ def _belief(
         `None` where there is nothing to fit on: no run folder, no labels, or other actions than those to choose among.
     """
     path = Path(run) / "data" / "validation.parquet"
-    told = _named(pq.read_table(path).to_pylist(), path) if path.is_file() else []
+    told = pick.named(pq.read_table(path).to_pylist(), path) if path.is_file() else []
     groups = api.candidates(inverse, told, actions, n, seed, forward, 0.0) if told else []
     belief = posterior.fit(groups, [row["action"] for row in told]) if told else Posterior(covered=0.0)
     if belief.covered:

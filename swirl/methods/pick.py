@@ -72,7 +72,7 @@ def pick(
     check_ending(out, ENDINGS)
     model = api.load_inverse(inverse, device) if inverse else None
     table = recordings.with_history(recordings.read(data), model.recipe.data.history if model else 0)
-    rows = [{**row, "where": f"{data}: row {number}"} for number, row in enumerate(table.to_pylist(), start=1)]
+    rows = named(table.to_pylist(), data)
     kinds = by_kind(rows, seed)
     if not kinds:
         raise InputError(f"{data}: every transition has an action already; nothing to pick")
@@ -229,6 +229,11 @@ def read(path: str | Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: no such file; expected the file that --pick wrote, filled in") from None
     except (OSError, ValueError, TypeError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read ({error}); expected the file that --pick wrote, filled in") from None
+
+
+def named(rows: Sequence[dict[str, Any]], data: str | Path, start: int = 0) -> list[dict[str, Any]]:
+    """The rows with their place in a file, `where`, for errors; they are counted from 1, after `start` others."""
+    return [{**row, "where": f"{data}: row {number}"} for number, row in enumerate(rows, start=start + 1)]
 
 
 def check_ending(path: str | Path, endings: Sequence[str]) -> None:
