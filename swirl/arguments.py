@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 from swirl.config import Recipe
 from swirl.errors import InputError
 
+TAKE_OVERRIDES = ("train", "compare")
+"""Commands that read a recipe, any key of which can be overridden."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as ours are."""
@@ -36,8 +39,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     if not words[0].startswith("-") and words[0] not in commands:
         raise InputError(f"unknown command {words[0]!r}; {_nearest(words[0], commands)}")
     overrides: dict[str, str] = {}
-    if words[0] == "train":
-        words, overrides = _take_overrides(words, _options(commands["train"]))
+    if words[0] in TAKE_OVERRIDES:
+        words, overrides = _take_overrides(words, _options(commands[words[0]]))
     arguments, rest = parser.parse_known_args(words)
     if rest:
         raise _unknown(rest[0], commands[arguments.command])
@@ -61,7 +64,8 @@ def _check_together(arguments: argparse.Namespace) -> None:
 def _unknown(word: str, command: Parser) -> InputError:
     if not word.startswith("-"):
         return InputError(f"unexpected argument {word!r}; see {command.prog} --help")
-    keys = [f"--{field.name}" for field in dataclasses.fields(Recipe)] if command.prog.endswith("train") else []
+    overridden = command.prog.endswith(TAKE_OVERRIDES)
+    keys = [f"--{field.name}" for field in dataclasses.fields(Recipe)] if overridden else []
     return InputError(f"unknown option {word}; {_nearest(word.partition('=')[0], [*_options(command), *keys])}")
 
 
@@ -183,6 +187,28 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--cache", default=".swirl", help="where recordings of worlds are kept (default: %(default)s)")
     sub.add_argument("--dry-run", action="store_true", help="print phases, steps, memory and time, and stop")
     sub.add_argument("--require-gain", action="store_true", help="exit 1 unless both roles end above their warm-up")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(
+        commands,
+        "compare",
+        "Compare methods: same data, same warm-up, tuned alike, read at equal cost, paired over seeds.",
+        "The recipe's own method is always among them and sets the cost. Any key of the recipe can be overridden. What "
+        "is finished is not run again; an unknown method names those that there are.",
+    )
+    sub.add_argument("recipe", help="a TOML file, see recipes/")
+    sub.add_argument(
+        "--methods", required=True, metavar="A,B", help="methods and settings, e.g. bootstrap,swirl,oracle"
+    )
+    sub.add_argument("--seeds", default="0,1,2", metavar="N,N", help="seeds of the tables (default: %(default)s)")
+    sub.add_argument("--learning-rates", default="", metavar="X,Y", help="each method tries these on the tuning seed")
+    sub.add_argument("--tuning-seed", type=int, default=1000, metavar="N", help="in no table (default: %(default)s)")
+    sub.add_argument("--vary", metavar="KEY=V,V", help="compare at each value of a key, e.g. data.labels=100,200,400")
+    sub.add_argument("--data", help="a recording of your own instead of the recipe's world")
+    sub.add_argument("--out", help="folder of runs, tables and report (default: runs/compare/RECIPE)")
+    sub.add_argument("--keep", metavar="DIR", help="where finished runs leave a file each (default: OUT/cells)")
+    sub.add_argument("--cache", default=".swirl", help="where recordings of worlds are kept (default: %(default)s)")
+    sub.add_argument("--processes", type=int, default=1, metavar="N", help="runs at once (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(commands, "eval", "Measure checkpoints on a labelled recording.")

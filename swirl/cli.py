@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"swirl: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        resumes = words[:1] in (["train"], ["collect"])
+        resumes = words[:1] in (["train"], ["compare"], ["collect"])
         print("swirl: interrupted" + "; the same command goes on where it last saved" * resumes, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
@@ -179,6 +179,44 @@ def _train(a: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
+def _compare(a: argparse.Namespace) -> int:
+    from swirl.compare import comparison, summary
+    from swirl.compare.cells import Place
+    from swirl.recipe import load_recipe
+
+    overrides = {**a.overrides, **({"data.path": json.dumps(a.data)} if a.data is not None else {})}
+    out = Path(a.out) if a.out else Path("runs") / "compare" / Path(a.recipe).stem
+    plan = comparison.Plan(
+        load_recipe(a.recipe, overrides),
+        _listed("--methods", a.methods, str),
+        _listed("--seeds", a.seeds, int),
+        _listed("--learning-rates", a.learning_rates, float),
+        a.tuning_seed,
+        _varied(a.vary) if a.vary else None,
+    )
+    place = Place(out / "runs", Path(a.keep) if a.keep else out / "cells", Path(a.cache))
+    results, failed = comparison.compare(plan, place, out, a.processes)
+    if a.json:
+        print(json.dumps(results))
+    else:
+        summary.show(results, out)
+    return int(bool(failed))
+
+
+def _listed(option: str, text: str, kind: Any) -> list[Any]:
+    try:
+        return [kind(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{option} {text}: expected a list as in 1,2,3") from None
+
+
+def _varied(text: str) -> tuple[str, list[Any]]:
+    key, sign, values = text.partition("=")
+    if not sign or not values:
+        raise InputError(f"--vary {text}: expected KEY=VALUE,VALUE, e.g. data.labels=100,200")
+    return key, [_option(f"{key}={value}")[1] for value in values.split(",")]
+
+
 def _eval(a: argparse.Namespace) -> None:
     from swirl.eval import standalone
 
@@ -227,6 +265,7 @@ COMMANDS = {
     "import": _import,
     "check": _check,
     "train": _train,
+    "compare": _compare,
     "eval": _eval,
     "label": _label,
     "imagine": _imagine,

@@ -137,6 +137,8 @@ class Swirl:
     """Anchor, Phase I: weight of the supervised loss on (x, z~Q, y) with the recorded next state y."""
     replay_batch: int = 16
     """Transitions per replay batch."""
+    select: Literal["best", "last"] = "best"
+    """Keep the checkpoint of a phase that is best on validation (its start included), or the last, as published."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,9 @@ class Inferred:
     """Supervised fine-tuning of the forward model on inferred actions: `sft-continue`, `sft-merge`, `bootstrap`."""
 
     rounds: int = 3
-    """`bootstrap`: how often the pairs are labelled anew."""
+    """`bootstrap` labels the pairs anew in each; the others do the steps of all rounds at once."""
     pairs: int = 4000
-    """State-only pairs labelled per round; 0: all of them."""
+    """State-only pairs labelled each time; 0: all of them."""
     steps: int = 150
     """Optimiser steps per round."""
     batch: int = 64
@@ -180,13 +182,17 @@ class Inferred:
     label_share: float = 0.1
     """`sft-merge`, `bootstrap`: least share of labelled transitions in the training rows."""
 
+    def at_once(self) -> "Inferred":
+        """The steps of all rounds as one round."""
+        return dataclasses.replace(self, rounds=1, steps=self.rounds * self.steps)
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """How held-out quality is measured."""
 
     select: Literal["best", "last"] = "best"
-    """Keep the checkpoint of a phase that is best on validation (its start included), or the last."""
+    """Keep the checkpoint of a supervised phase that is best on validation (its start included), or the last."""
     checkpoints: int = 3
     """Evenly spaced checkpoints per phase; also where an interrupted phase continues."""
     max_rows: int = 2000
@@ -196,6 +202,8 @@ class Evaluation:
     best_of: tuple[int, ...] = ()
     """Verification at test time: for each number N here the last checkpoints are tested once more, with the next state
     of N samples that the inverse model reads the action off best."""
+    test_phases: bool = False
+    """Whether the test part is also read after every phase that trained, for curves; nothing is chosen by it."""
 
 
 @dataclass(frozen=True)

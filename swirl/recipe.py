@@ -60,6 +60,21 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
     return recipe
 
 
+def with_value(recipe: Recipe, key: str, value: Any) -> Recipe:
+    """The recipe with another value of one dotted key.
+
+    Raises:
+        InputError: There is no such key, or the value has the wrong type or range.
+    """
+    table = tomllib.loads(recipe.toml())
+    *parents, last = key.split(".")
+    node = table
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value
+    return parse_recipe(table)
+
+
 # Keys of TRL's that a key of the recipe sets already, or that exact resumption relies on; why, and what to set instead.
 _RESERVED = {
     "set by the phase; change the steps of its section, as in warmup.steps": ("max_steps num_train_epochs"),

@@ -37,7 +37,7 @@ FLOORS = {
         2,
     ),
     **dict.fromkeys(["data", "importers", "rewards", "train", "grpo_trainer", "fit", "labelling", "posterior"], 3),
-    **dict.fromkeys(["api", "methods", "eval"], 4),
+    **dict.fromkeys(["api", "methods", "eval", "compare"], 4),
     **dict.fromkeys(["__init__", "cli", "arguments"], 5),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

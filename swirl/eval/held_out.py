@@ -177,13 +177,14 @@ def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, 
     return [_row("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
 
 
-def baselines(rows: Rows, majority: str) -> list[tuple[str, list[dict]]]:
-    """What a model must beat: copying the input, and always naming the training labels' most frequent action."""
+def baselines(rows: Rows, majority: str) -> list[tuple[str, Role, list[str]]]:
+    """What a model must beat: copying the input, and always naming the training labels' most frequent action.
+
+    Returns:
+        Name, role and predictions of each.
+    """
     states, _ = _texts(rows)
-    return [
-        ("copy-input", results("forward", rows, states)),
-        ("majority-action", results("inverse", rows, [majority] * len(rows))),
-    ]
+    return [("copy-input", "forward", states), ("majority-action", "inverse", [majority] * len(rows))]
 
 
 def headline(role: Role, rows: Sequence[dict[str, Any]]) -> tuple[float, float]:

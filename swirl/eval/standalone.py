@@ -101,7 +101,11 @@ def _measure(model: ForwardModel | InverseModel, rows: Rows, labelled: bool) -> 
     if not labelled:  # the cycle wants the inferred actions and nothing else
         return [], _inferred(model, rows, title) if isinstance(model, InverseModel) else []
     majority = metrics.majority_action([row["action"] for row in rows])
-    base = dict(held_out.baselines(rows, majority))[BASELINE[model.role]]
+    base = next(
+        held_out.results(role, rows, texts)
+        for _, role, texts in held_out.baselines(rows, majority)
+        if role == model.role
+    )
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title)
     named = [{"model": BASELINE[model.role], **row} for row in base]
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions

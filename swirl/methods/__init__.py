@@ -10,6 +10,9 @@ METHODS = {
     "bootstrap": "inferred",
     "rlvr": "swirl",
     "inverse-reward": "swirl",
+    "oracle": "verified",
+    "random-label": "verified",
+    "shuffled-reward": "swirl",
 }
 """Name in a recipe's `methods` -> the section of the recipe that it reads.
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from swirl import durable, labelling, ledger, metrics, models, parallel, prompts, tiny, train
 from swirl.config import Recipe
+from swirl.methods import METHODS
 from swirl.methods.branching import Base
 from swirl.scorer import Scorer
 from swirl.types import ROLES, Encoded, Role
@@ -45,6 +46,7 @@ class Phases:
 
     Attributes:
         measured: What is known of checkpoints on validation; none is measured twice.
+        trained: Phases that trained a role for the task itself, in order: name, roles, and the checkpoints after it.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Phases:
         self.list_actions = list_actions
         self.planned: list[dict[str, Any]] = []
         self.measured: dict[tuple[Role, Path], Measured] = {}
+        self.trained: list[tuple[str, tuple[Role, ...], Pair]] = []
         self._best: dict[Role, list[float]] = {}
         self._began: dict[str, Pair] = {}
         self.device = models.device_of(recipe.device)
@@ -133,7 +136,7 @@ class Phases:
         spec = self.recipe.model
         if spec.name != "tiny":
             self._start = models.located(spec.name)
-            if {"swirl", "rlvr", "inverse-reward"}.intersection(self.recipe.methods):
+            if any(METHODS.get(name) == "swirl" for name in self.recipe.methods):  # those that sample while they train
                 models.check_padding(self._start, spec.trust_remote_code)
             return Pair(self._start, self._start)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +53,8 @@ class Runner(Phases):
             work = partial(self._sft, name, roles, pair, examples, settings)
             folder = self.phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
             pair = Pair(folder, folder) if shared else pair._replace(**{roles[0]: folder})
+            if not isinstance(settings, Pretrain):
+                self.trained.append((name, ROLES if shared else roles, pair))
         return pair
 
     def _sft(
@@ -67,6 +69,8 @@ class Runner(Phases):
         begin: Path = getattr(pair, roles[0])
         tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
         schedule = self.schedule(settings, settings.batch, name)
+        # What the pretext task teaches is not yet what validation asks.
+        keep = "last" if isinstance(settings, Pretrain) else self.recipe.evaluation.select
         rows = [self.encode(tokenizer, role, *example) for role in roles for example in examples(role)]
         if not rows:
             raise InputError(f"{name}: no labelled transitions to train on; raise data.labels, or set warmup.steps = 0")
@@ -79,7 +83,7 @@ class Runner(Phases):
             device=self.recipe.device,
             trainer=self.recipe.trainer,
             title=name,
-            select=self._select(name, roles, pair, schedule, out, pretext=isinstance(settings, Pretrain)),
+            select=self._select(name, roles, pair, schedule, out, keep),
         )
         self.finish(out, roles)
 
@@ -90,12 +94,10 @@ class Runner(Phases):
         pair: Pair,
         schedule: train.Schedule,
         out: Path,
-        pretext: bool = False,
+        keep: Literal["best", "last"],
     ) -> Callable[[list[Path]], Path]:
         """How a phase picks one of its checkpoints; weights that both roles share are judged in both."""
         judged = ROLES if self.recipe.model.shared else roles
-        # What the pretext task teaches is not yet what validation asks.
-        keep = "last" if pretext else self.recipe.evaluation.select
         return lambda found: selection.choose(
             self, name, judged, pair, dict(zip(schedule.saved, found, strict=True)), out, keep
         )
@@ -171,7 +173,7 @@ class Runner(Phases):
                 trainer=self.recipe.trainer,
                 title=name,
                 max_completion=self.max_new_tokens[role],
-                select=self._select(name, (role,), pair, schedule, out),
+                select=self._select(name, (role,), pair, schedule, out, settings.select),
                 **self._replay(role, begin, rows, settings, schedule),
             )
             if models.weights_hash(scorer.model) != before:
@@ -180,7 +182,9 @@ class Runner(Phases):
 
         facts = {"kind": "grpo", "steps": settings.steps, "rows": settings.prompts * settings.generations}
         folder = self.phase(name, work, facts)
-        return Pair(folder, folder) if self.recipe.model.shared else pair._replace(**{role: folder})
+        pair = Pair(folder, folder) if self.recipe.model.shared else pair._replace(**{role: folder})
+        self.trained.append((name, ROLES if self.recipe.model.shared else (role,), pair))
+        return pair
 
     def _prompts(self, role: Role, rows: Path) -> list[dict[str, Any]]:
         keep = ("state", "action", "next_state", "history")
@@ -211,13 +215,15 @@ class Runner(Phases):
                 ]
         return {"replay": batches, "replay_weight": total}
 
-    def label(self, stage: str, pair: Pair, count: int) -> Path:
-        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action."""
+    def label(self, stage: str, pair: Pair, count: int, shuffled: bool = False) -> Path:
+        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action; or with another pair's."""
 
         def work(out: Path) -> None:
             rows = self.draw(count, stage)
             inverse = self.scorer(pair.inverse)
             actions = parallel.spread(rows, lambda part: self._sample(inverse, part, 1, stage))
+            if shuffled:
+                actions = [actions[i] for i in np.random.default_rng(self.seed(stage)).permutation(len(actions))]
             kept = [{**row, "action": group[0]} for row, group in zip(rows, actions, strict=True) if group[0]]
             if not kept:
                 raise InputError(

@@ -6,27 +6,24 @@
 import importlib
 import json
 import logging
-from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from swirl import data, durable, ledger, metrics, parallel, plots, worlds
+from swirl import data, durable, ledger, parallel, plots, worlds
 from swirl.config import Recipe
 from swirl.errors import InputError
-from swirl.eval import held_out
 from swirl.methods import METHODS
 from swirl.methods.branching import Base
 from swirl.methods.lengths import check_lengths
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
-from swirl.types import ROLES
+from swirl.methods.testing import of_baselines, read_test
 
 logger = logging.getLogger("swirl")
 
@@ -64,7 +61,7 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None)
             stages.append((name, pair))
             _publish(run, runner, recipe, pair)
         if pq.read_metadata(folder / "test.parquet").num_rows:
-            run.phase("test", lambda staging: _test(runner, stages or [("start", start)], staging), into="test")
+            run.phase("test", lambda staging: read_test(runner, stages or [("start", start)], staging), into="test")
         else:
             logger.warning("no action is known: nothing was validated, and there is no test")
         return _publish(run, runner, recipe, pair)
@@ -163,51 +160,10 @@ def _list_actions(recipe: Recipe) -> Any:
     return worlds.make(recipe.data.world, **recipe.data.options).actions
 
 
-def _test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path) -> None:
-    """The one reading of the test part: the first stage's checkpoints, the last's, and the baselines."""
-    if not parallel.is_main():
-        return
-    recipe = runner.recipe
-    rows = pq.read_table(runner.data / "test.parquet").to_pylist()
-    most = recipe.evaluation.max_rows
-    if most and len(rows) > most:
-        picked = np.random.default_rng(recipe.data.seed).permutation(len(rows))[:most]
-        rows = [rows[i] for i in sorted(picked)]
-    found = _baselines(runner, rows)
-    measured: dict[Path, list[dict[str, Any]]] = {}
-    for name, pair in stages:
-        for role in ROLES:
-            path = getattr(pair, role)
-            key = path / role
-            if key not in measured:
-                measured[key], predictions = held_out.measure(
-                    role, runner.scorer(path), rows, recipe, runner.max_new_tokens[role], f"test {name} {role}"
-                )
-                if role == "inverse":
-                    inferred = predictions
-            found += [{"phase": name, **row} for row in measured[key]]
-        cycle = held_out.cycle(runner.scorer(pair.forward), rows, inferred, recipe, runner.max_new_tokens["forward"])
-        found += [{"phase": name, **row} for row in cycle]
-    forward, inverse = (runner.scorer(path) for path in stages[-1][1])
-    for n in recipe.evaluation.best_of:
-        chosen = held_out.best_of(
-            n, forward, inverse, rows, recipe, runner.max_new_tokens["forward"], runner.seed(f"best-of-{n}")
-        )
-        found += [{"phase": f"best-of-{n}", **row} for row in held_out.results("forward", rows, chosen)]
-    durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
-
-
-def _baselines(runner: Runner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What models must beat on these rows, as phases of their own."""
-    labels = pq.read_table(runner.labelled)["action"].to_pylist()
-    groups = held_out.baselines(rows, metrics.majority_action(labels) if labels else "")
-    return [{"phase": name, **row} for name, group in groups for row in group]
-
-
 def _publish(run: ledger.Run, runner: Runner, recipe: Recipe, pair: Pair) -> dict[str, Any]:
     """Write `results.json` and `metrics.jsonl` from the committed phases, and draw the plots."""
     common = {"split": "validation", "seed": recipe.seed}
-    rows = [{**common, **row} for row in _baselines(runner, runner.validation)]
+    rows = [{**common, **row} for row in of_baselines(runner, runner.validation)]
     logs: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
     alarms: list[str] = []

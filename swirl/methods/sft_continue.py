@@ -12,6 +12,6 @@ from swirl.methods.runner import Runner
 
 def sft_continue(run: Runner, pair: Pair) -> Pair:
     """The inverse model labels and stays as it is."""
-    settings = run.recipe.inferred
+    settings = run.recipe.inferred.at_once()
     inferred = run.label("sft-continue", pair, settings.pairs)
     return run.sft("sft-continue", pair, run.supervised([inferred]), settings, ("forward",))

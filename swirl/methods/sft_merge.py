@@ -12,7 +12,7 @@ from swirl.methods.runner import Runner
 
 def sft_merge(run: Runner, pair: Pair) -> Pair:
     """The inverse model labels and stays as it is."""
-    settings = run.recipe.inferred
+    settings = run.recipe.inferred.at_once()
     begin = pair._replace(forward=run.began("warmup").forward)
     inferred = run.label("sft-merge", pair, settings.pairs)
     merged = run.supervised([run.labelled, inferred], settings.label_share)

@@ -1,0 +1,153 @@
+"""The runs of a comparison: one `swirl train` each, in a process of its own, and one kept file when it is done.
+
+A cell whose file is there is not run again; one that was interrupted goes on where its run folder left off. Cells of
+one seed begin from the same warm-up run, so they are paired, and its cost is counted in each of them.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+from swirl import durable, progress
+from swirl.compare import kept
+from swirl.compare.variants import shared_part
+from swirl.config import Recipe
+
+logger = logging.getLogger("swirl")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        method: Its name in the table.
+        recipe: Its resolved recipe.
+        name: Of its folder and its file.
+    """
+
+    method: str
+    recipe: Recipe
+    name: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a comparison works.
+
+    Attributes:
+        runs: Run folders, their recipes and logs.
+        files: What finished cells measured.
+        cache: Recordings of worlds.
+    """
+
+    runs: Path
+    files: Path
+    cache: Path
+
+
+def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
+    """Run what has no file yet.
+
+    Args:
+        cells: The cells.
+        place: Where to work.
+        processes: How many at once.
+
+    Returns:
+        A line per cell that failed; the others are done.
+
+    Raises:
+        InputError: A file is there, but of another recipe.
+    """
+    missing = [cell for cell in cells if not kept.is_kept(place.files, cell)]
+    bases = {_base(cell).name: _base(cell) for cell in missing}
+    running = _Processes()
+    with progress.bar("compare", len(bases) + len(missing)) as bar, ThreadPoolExecutor(processes) as pool:
+        try:
+            failed = _all(pool, {base: partial(running.train, base, None, place) for base in bases.values()}, bar)
+            ready = [cell for cell in missing if _base(cell).name not in failed]
+            failed |= _all(pool, {cell: partial(_make, running, cell, place) for cell in ready}, bar)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            running.stop()
+            raise
+    return list(failed.values())
+
+
+def _all(pool: ThreadPoolExecutor, work: dict[Cell, Callable[[], object]], bar: progress.Bar) -> dict[str, str]:
+    """Do all of it, whatever fails; what failed, by name."""
+    asked: dict[Future, Cell] = {pool.submit(do): cell for cell, do in work.items()}
+    failed = {}
+    for done in as_completed(asked):
+        name = asked[done].name
+        try:
+            done.result()
+        except Failed as error:
+            failed[name] = str(error)
+            logger.warning("%s", error)
+        bar.advance(last=name)
+    return failed
+
+
+def _base(cell: Cell) -> Cell:
+    """The warm-up run that it begins from."""
+    recipe = shared_part(cell.recipe)
+    key = blake2b(recipe.toml().encode(), digest_size=4).hexdigest()
+    return Cell("warmup", recipe, f"warmup-seed{recipe.seed}-{key}")
+
+
+def _make(running: "_Processes", cell: Cell, place: Place) -> None:
+    commit = kept.commit()  # before the run: what is committed while it runs is not what ran
+    folder = running.train(cell, place.runs / _base(cell).name, place)
+    kept.keep(cell, folder, commit, place.files)
+
+
+class Failed(Exception):
+    """A run ended with an exit code other than 0."""
+
+
+class _Processes:
+    """The runs in progress."""
+
+    def __init__(self) -> None:
+        self._children: set[subprocess.Popen] = set()
+        self._stopped = False
+
+    def train(self, cell: Cell, base: Path | None, place: Place) -> Path:
+        """Run a recipe to its end; its run folder.
+
+        Raises:
+            Failed: It did not end well; says how, and where its log is.
+        """
+        folder = place.runs / cell.name
+        recipe, log = folder.with_name(f"{folder.name}.toml"), folder.with_name(f"{folder.name}.log")
+        place.runs.mkdir(parents=True, exist_ok=True)
+        durable.atomic_write(recipe, cell.recipe.toml())
+        command = [sys.executable, "-m", "swirl.cli", "train", str(recipe), "--out", str(folder)]
+        command += ["--cache", str(place.cache), *(["--begin-from", str(base)] if base else [])]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(cell.recipe.threads)}
+        with log.open("a") as written:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=written, stderr=written, env=environment)
+        self._children.add(child)
+        if self._stopped:
+            child.terminate()
+        code = child.wait()
+        self._children.discard(child)
+        if code:
+            last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
+            raise Failed(f"{cell.name} ended with exit code {code}: {last} (see {log})")
+        return folder
+
+    def stop(self) -> None:
+        """End them all; each goes on later where it last saved."""
+        self._stopped = True
+        for child in list(self._children):
+            child.terminate()

@@ -1,0 +1,160 @@
+"""Methods compared: same data, same warm-up, same learning-rate grid, read at equal cost, paired over seeds.
+
+    for each method:  the learning rate of the grid that is best on a tuning seed, which no table shows
+    for each seed:    one warm-up, from which every method goes on
+    read every method's test metrics where it has spent what the recipe's own method spends
+
+The tuning seed draws and splits a recording of its own, so that tuning sees no layout of the tables' test part by
+design; its choice is by the held-out part of that recording, both roles together.
+
+`swirl compare recipes/minigrid.toml --methods bootstrap,swirl,oracle --seeds 0,1,2`
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from swirl import durable
+from swirl.compare import cells as running
+from swirl.compare import kept, reading, summary
+from swirl.compare.cells import Cell, Place
+from swirl.compare.variants import UNTUNED, own, variant, with_rate
+from swirl.config import Recipe
+from swirl.errors import InputError
+from swirl.metrics import HEADLINE
+from swirl.recipe import with_value
+
+logger = logging.getLogger("swirl")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        recipe: What all methods have in common; its own method is the reference.
+        methods: Names of methods; the recipe's own is always among them.
+        seeds: Of the tables.
+        rates: Learning rates that every method tries; none: those of the recipe.
+        tuning_seed: Where they are tried.
+        vary: A key of the recipe and its values: the comparison is made at each of them.
+    """
+
+    recipe: Recipe
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    rates: Sequence[float] = ()
+    tuning_seed: int = 1000
+    vary: tuple[str, Sequence[Any]] | None = None
+
+    def names(self) -> list[str]:
+        """All methods, the reference last but for the oracle."""
+        return list(dict.fromkeys([*self.methods, self.reference()]))
+
+    def reference(self) -> str:
+        """The method that the others are compared with: the recipe's own, else the last that was named."""
+        return own(self.recipe) or self.methods[-1]
+
+
+def compare(plan: Plan, place: Place, out: Path, processes: int) -> tuple[dict[str, Any], list[str]]:
+    """Run what is missing, and write `results.json`, `comparison.md` and `report.html`.
+
+    Args:
+        plan: What is compared.
+        place: Where runs and kept files are.
+        out: Folder of the results.
+        processes: Runs at once.
+
+    Returns:
+        What `results.json` holds, and a line per run that failed.
+
+    Raises:
+        InputError: The plan cannot be run, a kept file is of another recipe, or nothing could be compared.
+    """
+    _check(plan)
+    rates, failed = _tune(plan, place, processes)
+    asked = _cells(plan, rates)
+    failed += running.run([cell for cell, _ in asked], place, processes)
+    rows = []
+    files: dict[str, reading.Cells] = {}
+    for cell, at in asked:
+        path = kept.path_of(place.files, cell)
+        if path.is_file():
+            files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = kept.read(path)
+    for at, found in files.items():
+        if plan.reference() in found:
+            rows += [{**row, "at": at} for row in summary.summarise(found, plan.reference())]
+    if not rows:
+        raise InputError("; ".join(failed) or "nothing was compared")
+    results = {
+        "reference": plan.reference(),
+        "methods": plan.names(),
+        "seeds": list(plan.seeds),
+        "learning_rates": rates,
+        "tuning_seed": plan.tuning_seed if plan.rates else None,
+        "vary": plan.vary[0] if plan.vary else None,
+        "rows": rows,
+    }
+    _write(results, files, out)
+    return results, failed
+
+
+def _check(plan: Plan) -> None:
+    if plan.rates and plan.tuning_seed in plan.seeds:
+        raise InputError(f"--tuning-seed {plan.tuning_seed} is one of the table's --seeds; give another")
+    for name in plan.names():
+        variant(plan.recipe, name)
+
+
+def _tune(plan: Plan, place: Place, processes: int) -> tuple[dict[str, float], list[str]]:
+    """The best learning rate of each method, on the tuning seed."""
+    if not plan.rates:
+        return {}, []
+    seed = plan.tuning_seed
+    other = replace(plan.recipe, seed=seed, data=replace(plan.recipe.data, seed=seed))
+    tried = {
+        (name, rate): Cell(name, with_rate(variant(other, name), rate), f"tune-{name}-{rate:g}")
+        for name in plan.names()
+        if name not in UNTUNED
+        for rate in plan.rates
+    }
+    failed = running.run(list(tried.values()), place, processes)
+    score: dict[str, dict[float, float]] = {}
+    for (name, rate), cell in tried.items():
+        path = kept.path_of(place.files, cell)
+        if path.is_file():
+            score.setdefault(name, {})[rate] = _held_out(kept.read(path))
+    return {name: max(found, key=found.__getitem__) for name, found in score.items()}, failed
+
+
+def _held_out(cell: dict[str, Any]) -> float:
+    """The headline metrics of both roles together, at the end of a run."""
+    curves = [reading.curve(cell, role, metric, "cpu_seconds") for role, metric in HEADLINE.items()]
+    return sum(float(curve.values()[-1]) for curve in curves if curve)
+
+
+def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
+    """The table's runs, each with the value of what varies."""
+    key, values = plan.vary or ("", [""])
+    asked = []
+    for value in values:
+        recipe = with_value(plan.recipe, key, value) if key else plan.recipe
+        at = f"-{key}={value}" if key else ""
+        for name in plan.names():
+            for seed in plan.seeds:
+                mine = replace(variant(recipe, name), seed=seed)
+                mine = with_rate(mine, rates[name]) if name in rates else mine
+                asked.append((Cell(name, mine, f"{name}{at}-seed{seed}"), str(value)))
+    return asked
+
+
+def _write(results: dict[str, Any], files: dict[str, reading.Cells], out: Path) -> None:
+    from swirl.compare import report
+
+    out.mkdir(parents=True, exist_ok=True)
+    durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")
+    durable.atomic_write(out / "comparison.md", summary.text(results))
+    durable.atomic_write(out / "report.html", report.page(results, files))

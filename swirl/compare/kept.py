@@ -1,0 +1,164 @@
+"""The file that a finished cell leaves: all that tables and the report are made from, a few dozen kilobytes of JSON.
+
+Metrics are kept as sums over each test trajectory, for every phase that trained: intervals need the trajectories, and
+reading at equal cost needs the phases. Beside them a few predictions, and what ran where.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from swirl import durable, metrics
+from swirl.errors import InputError
+from swirl.types import ROLES, Role, state_text
+
+if TYPE_CHECKING:
+    from swirl.compare.cells import Cell
+
+SAMPLES = 6
+"""Predictions kept per role: half drawn, half the worst."""
+BASELINES = ("copy-input", "majority-action")
+PACKAGES = ("swirl-wm", "torch", "transformers", "trl", "datasets", "numpy")
+
+
+def path_of(files: Path, cell: "Cell") -> Path:
+    """The file of a cell."""
+    return files / f"{cell.name}.json"
+
+
+def is_kept(files: Path, cell: "Cell") -> bool:
+    """Whether a cell is done.
+
+    Raises:
+        InputError: It is, but with another recipe.
+    """
+    path = path_of(files, cell)
+    if not path.is_file():
+        return False
+    was, now = read(path)["recipe"], tomllib.loads(cell.recipe.toml())
+    differ = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    if differ:
+        raise InputError(
+            f"{path} was made with another recipe, which differs in {', '.join(differ)}; remove it to run it anew"
+        )
+    return True
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A kept file.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not what a comparison keeps ({error}); remove it to run its cell anew") from None
+
+
+def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
+    """Write the file of a cell from its run folder."""
+    rows = pq.read_table(folder / "data" / "test.parquet").to_pylist()
+    results = json.loads((folder / "results.json").read_text())
+    wrote = _predictions(folder)
+    scored = sorted(next(iter(wrote.values())))
+    trajectories = list(dict.fromkeys(rows[i]["trajectory"] for i in scored))
+    cost, points, counts = _cost(folder), [], {}
+    for (phase, role), texts in wrote.items():
+        sums, counts[role] = _by_trajectory(role, [rows[i] for i in scored], [texts[i] for i in scored], trajectories)
+        points.append({"phase": phase, "role": role, **cost.get(phase, {}), "sums": sums})
+    found = {
+        "method": cell.method,
+        "seed": cell.recipe.seed,
+        "recipe": tomllib.loads(cell.recipe.toml()),
+        "commit": commit,
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": cell.recipe.threads},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "points": points,
+        "counts": counts,
+        "rows": [row for row in results["rows"] if row["split"] == "test"],
+        "alarms": results["alarms"],
+        "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
+    }
+    files.mkdir(parents=True, exist_ok=True)
+    durable.atomic_write(path_of(files, cell), json.dumps(found) + "\n")
+
+
+def _predictions(folder: Path) -> dict[tuple[str, Role], dict[int, str]]:
+    """What each checkpoint wrote, by phase and role, in the order of the run; then by row."""
+    table = pq.read_table(folder / "test" / "predictions.parquet").to_pydict()
+    wrote: dict[tuple[str, Role], dict[int, str]] = {}
+    for phase, role, row, text in zip(*(table[name] for name in ("phase", "role", "row", "prediction")), strict=True):
+        wrote.setdefault((phase, role), {})[row] = text
+    return wrote
+
+
+def _cost(folder: Path) -> dict[str, dict[str, float]]:
+    """CPU seconds, and tokens in optimiser steps, that a run had spent after each phase."""
+    spent, seconds, tokens = {}, 0.0, 0.0
+    for phase in json.loads((folder / "ledger.json").read_text())["phases"]:
+        log = folder / phase["folder"] / "log.jsonl"
+        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        seconds += phase["seconds_cpu"]
+        tokens += max((line.get("num_tokens", 0.0) for line in lines), default=0.0)
+        spent[phase["name"]] = {"cpu_seconds": round(seconds, 1), "tokens": tokens}
+    return spent
+
+
+def _by_trajectory(
+    role: Role, rows: list[dict[str, Any]], texts: list[str], trajectories: list[str]
+) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+    """Each metric's sum over the rows of each trajectory, and how many rows that are."""
+    place = {name: i for i, name in enumerate(trajectories)}
+    cluster = np.array([place[row["trajectory"]] for row in rows])
+    states, truths = [state_text(row["state"]) for row in rows], [state_text(row["next_state"]) for row in rows]
+    if role == "forward":
+        values = metrics.forward_values(states, truths, texts)
+    else:
+        values = metrics.inverse_values(states, truths, [row["action"] for row in rows], texts)
+    sums = {
+        name: np.bincount(cluster[index], weights=value, minlength=len(place)).round(4).tolist()
+        for name, (value, index) in values.items()
+    }
+    counts = {name: np.bincount(cluster[index], minlength=len(place)).tolist() for name, (_, index) in values.items()}
+    return sums, counts
+
+
+def _samples(
+    role: Role, wrote: dict[tuple[str, Role], dict[int, str]], rows: list[dict[str, Any]], seed: int
+) -> list[dict[str, Any]]:
+    """Predictions of the last checkpoint for changed transitions: some drawn, and some of the worst."""
+    texts = [texts for (phase, of), texts in wrote.items() if of == role and phase not in BASELINES][-1]
+    pairs = {i: (state_text(rows[i]["state"]), state_text(rows[i]["next_state"])) for i in texts}
+    changed = [i for i in texts if metrics.changed(*pairs[i])]
+    if role == "forward":
+        score = {i: metrics.changed_facts_f1(*pairs[i], texts[i]) for i in changed}
+    else:
+        score = {i: float(metrics.action_match(texts[i], rows[i]["action"])) for i in changed}
+    order = [changed[i] for i in np.random.default_rng(seed).permutation(len(changed))]
+    worst = [i for i in sorted(order[SAMPLES // 2 :], key=score.__getitem__) if score[i] < 1]
+    return [
+        {"role": role, "kind": kind, "row": i, "state": pairs[i][0], "action": rows[i]["action"]}
+        | {"next_state": pairs[i][1], "prediction": texts[i], "score": round(score[i], 3)}
+        for kind, picked in (("drawn", order[: SAMPLES // 2]), ("worst", worst[: SAMPLES // 2]))
+        for i in picked
+    ]
+
+
+def commit() -> str:
+    """The commit of the package's source, with `+` where it was edited; "" outside a clone."""
+    where = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=where, capture_output=True, text=True).stdout.strip()
+
+    head = git("rev-parse", "--short", "HEAD")
+    return head + "+" * bool(head and git("status", "--porcelain", "--untracked-files=no", "--", str(where)))

@@ -1,0 +1,158 @@
+"""Curves of held-out quality over cost, read where methods have spent the same, with intervals over seeds.
+
+- **Equal cost.** In every seed the reference's own cost is the budget; each method's curve is read there, linearly
+  between the phases that it trained, and at its end where it spent less. An oracle is read at its end.
+- **Intervals** by bootstrap over seeds and test trajectories: a sample draws seeds with replacement, and trajectories.
+  The test part is the same for every seed, so one draw of trajectories serves all seeds of a sample; drawing them anew
+  in every seed would take the same layouts for independent ones.
+- **Differences are paired**: one sample draws the same seeds and trajectories for both methods.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from swirl.compare.variants import UNLIMITED
+from swirl.types import Role
+
+SAMPLES = 2000
+Cells = dict[str, dict[int, dict[str, Any]]]
+"""Kept files, by method and seed."""
+
+
+class Curve(NamedTuple):
+    """A metric of one method in one seed.
+
+    Attributes:
+        cost: What had been spent at each point, rising (P,).
+        sums: The metric's sum over each test trajectory (P, T).
+        counts: Rows in each trajectory that the metric is over (T,).
+    """
+
+    cost: np.ndarray
+    sums: np.ndarray
+    counts: np.ndarray
+
+    def at(self, budget: float) -> np.ndarray:
+        """The sums when so much was spent; before the first point that point's, after the last the last's (T,)."""
+        place = float(np.interp(budget, self.cost, np.arange(len(self.cost))))
+        before = int(place)
+        after = min(before + 1, len(self.cost) - 1)
+        return (1 - place + before) * self.sums[before] + (place - before) * self.sums[after]
+
+    def values(self) -> np.ndarray:
+        """The metric's mean at each point (P,)."""
+        return self.sums.sum(axis=1) / self.counts.sum()
+
+
+def curve(cell: dict[str, Any], role: Role, metric: str, unit: str) -> Curve | None:
+    """The curve of a kept cell from the end of its warm-up on, over `cpu_seconds` or `tokens`.
+
+    Returns:
+        `None` where the metric is over no rows.
+    """
+    counts = np.array(cell["counts"].get(role, {}).get(metric, []))
+    points = [point for point in cell["points"] if point["role"] == role and unit in point]
+    if not counts.sum() or not points:
+        return None
+    # A role is not done when its own warm-up is: the other's has to be paid for too.
+    warm = warmed(cell, unit)
+    cost = np.maximum([point[unit] for point in points], warm)
+    return Curve(cost, np.array([point["sums"][metric] for point in points]), counts)
+
+
+def warmed(cell: dict[str, Any], unit: str) -> float:
+    """What a cell had spent when both roles were warm."""
+    return max(point[unit] for point in cell["points"] if unit in point and point["phase"].startswith("warmup-"))
+
+
+def spent(cell: dict[str, Any], unit: str) -> float:
+    """What a cell had spent at its end."""
+    return max(point[unit] for point in cell["points"] if unit in point)
+
+
+def entries(cells: Cells) -> Cells:
+    """The rows of a table: every method, and each number of samples that a cell verified at test time."""
+    found: Cells = {}
+    for method, by_seed in cells.items():
+        for seed, cell in by_seed.items():
+            chosen = {p["phase"]: p for p in cell["points"] if p["phase"].startswith("best-of-")}
+            if not chosen:
+                found.setdefault(method, {})[seed] = cell
+            for phase, point in chosen.items():  # they train nothing: what they spend is spent at every prediction
+                cost = {unit: spent(cell, unit) for unit in ("cpu_seconds", "tokens")}
+                warm = [p for p in cell["points"] if p["phase"].startswith("warmup-") and p["role"] == "inverse"]
+                found.setdefault(phase, {})[seed] = {**cell, "points": [*warm, {**point, **cost}]}
+    return found
+
+
+def readings(cells: Cells, reference: str, role: Role, metric: str, unit: str) -> dict[str, dict[int, np.ndarray]]:
+    """Every entry's sums at the reference's cost, by entry and seed; and those of its warm-up and the baselines."""
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for seed, cell in cells[reference].items():
+        for point in cell["points"]:
+            if point["phase"] in ("copy-input", "majority-action") and point["role"] == role:
+                found.setdefault(point["phase"], {})[seed] = np.array(point["sums"][metric])
+        mine = curve(cell, role, metric, unit)
+        if mine:
+            found.setdefault("warmup", {})[seed] = mine.at(warmed(cell, unit))
+    for method, by_seed in cells.items():
+        for seed, cell in by_seed.items():
+            drawn = curve(cell, role, metric, unit)
+            if method != "warmup" and drawn and seed in cells[reference]:
+                budget = np.inf if method in UNLIMITED else spent(cells[reference][seed], unit)
+                found.setdefault(method, {})[seed] = drawn.at(budget)
+    return found
+
+
+class Estimate(NamedTuple):
+    """A figure over seeds, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+
+
+def estimate(
+    statistic: Callable[..., np.ndarray],
+    sums: Sequence[dict[int, np.ndarray]],
+    counts: np.ndarray,
+    samples: int = SAMPLES,
+) -> Estimate | None:
+    """A statistic of the means of some entries, over the seeds that all of them have.
+
+    Args:
+        statistic: Of one mean per entry, elementwise over arrays of them.
+        sums: Per entry and seed, the metric's sums over trajectories (T,).
+        counts: Rows in each trajectory (T,).
+        samples: Bootstrap samples.
+
+    Returns:
+        `None` where the entries have no seed in common.
+    """
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in sums)))
+    if not seeds:
+        return None
+    table = np.array([[by_seed[seed] for seed in seeds] for by_seed in sums])  # (entries, S, T)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), samples) / len(seeds)  # (D, S)
+    times = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), samples)  # (D, T)
+    rows = times @ counts
+    drawn, times, rows = drawn[rows > 0], times[rows > 0], rows[rows > 0]
+    means = np.einsum("est,dt,ds->ed", table, times, drawn, optimize=True) / rows
+    low, high = np.nanpercentile(statistic(*means), (2.5, 97.5))
+    value = statistic(*(table.sum(axis=2).mean(axis=1) / counts.sum()))
+    return Estimate(float(value), float(low), float(high), len(seeds))
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How much better one method is than another."""
+    return one - other
+
+
+def gap_closed(method: np.ndarray, warmup: np.ndarray, oracle: np.ndarray) -> np.ndarray:
+    """The share of the oracle's gain over the warm-up that a method has; undefined where the oracle gains nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(oracle == warmup, np.nan, (method - warmup) / (oracle - warmup))

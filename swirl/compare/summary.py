@@ -1,0 +1,153 @@
+"""`results.json` of a comparison and its tables, which are made from it alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swirl import progress
+from swirl.compare import reading
+from swirl.metrics import HEADLINE
+from swirl.types import ROLES, Role
+
+UNITS = ("cpu_seconds", "tokens")
+METRICS: dict[Role, tuple[str, ...]] = {
+    "forward": (HEADLINE["forward"], "changed_facts_f1", "false_change_rate", "rouge_l"),
+    "inverse": (HEADLINE["inverse"],),
+}
+TITLES = {
+    "exact_match_changed": "next state, exact",
+    "changed_facts_f1": "changed facts F1",
+    "false_change_rate": "false changes",
+    "rouge_l": "ROUGE-L",
+    "action_exact_match_changed": "action, exact",
+}
+Rows = list[dict[str, Any]]
+
+
+def summarise(cells: reading.Cells, reference: str) -> Rows:
+    """Every figure of a comparison.
+
+    Args:
+        cells: Kept files, by method and seed.
+        reference: The method that sets the budget, and with which the others are compared.
+
+    Returns:
+        Rows {"method", "role", "metric", "unit", "statistic", "value", "low", "high", "seeds"}; the statistic is
+        `value`, `difference` (to the reference) or `gap_closed`.
+    """
+    cells = reading.entries(cells)
+    rows: Rows = []
+    for role, metrics in METRICS.items():
+        for metric in metrics:
+            first = next(iter(cells[reference].values()))
+            counts = np.array(first["counts"][role].get(metric, []))
+            for unit in UNITS if counts.sum() else ():
+                found = reading.readings(cells, reference, role, metric, unit)
+                common = {"role": role, "metric": metric, "unit": unit}
+                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric == HEADLINE[role])]
+    return rows
+
+
+def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, headline: bool) -> Rows:
+    rows: Rows = []
+
+    def add(method: str, statistic: str, estimate: reading.Estimate | None) -> None:
+        if estimate and np.isfinite(estimate.value):
+            rows.append({"method": method, "statistic": statistic, **estimate._asdict()})
+
+    for method, sums in found.items():
+        add(method, "value", reading.estimate(lambda mean: mean, [sums], counts))
+        if method != reference:
+            add(method, "difference", reading.estimate(reading.difference, [sums, found[reference]], counts))
+        if headline and "oracle" in found and method not in ("warmup", "oracle", "copy-input", "majority-action"):
+            bounds = [sums, found["warmup"], found["oracle"]]
+            add(method, "gap_closed", reading.estimate(reading.gap_closed, bounds, counts))
+    return rows
+
+
+HEADS = {"cpu_seconds": "At equal CPU seconds", "tokens": "At equal tokens of training"}
+
+
+def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Every table by its title: methods at the reference's CPU seconds and at its tokens, or by what was varied."""
+    if results["vary"]:
+        return {f"By {results['vary']}: {lines[0][0]}": lines for lines in varied(results)}
+    return {HEADS[unit]: table(results, unit) for unit in UNITS}
+
+
+def show(results: dict[str, Any], out: Path) -> None:
+    """Print the tables, and where the rest is."""
+    for title, (columns, *rows) in tables(results).items():
+        progress.table(title, columns, rows)
+    print(f"report {out}/report.html\nresults {out}/results.json")
+
+
+def text(results: dict[str, Any]) -> str:
+    """The tables in Markdown."""
+    return "\n".join(f"{title}:\n\n{markdown(lines)}" for title, lines in tables(results).items())
+
+
+def table(results: dict[str, Any], unit: str) -> list[list[str]]:
+    """A row per method, below a row of titles."""
+    rows = [row for row in results["rows"] if row["unit"] == unit]
+    cells = {(r["method"], r["role"], r["metric"], r["statistic"]): r for r in rows}
+    known = list(dict.fromkeys(row["method"] for row in rows))
+    columns = [
+        (role, metric, "value", TITLES[metric])
+        for role in ROLES
+        for metric in METRICS[role]
+        if any(key[1:3] == (role, metric) for key in cells)
+    ]
+    for statistic, title in (("gap_closed", "gap closed"), ("difference", f"against `{results['reference']}`")):
+        columns += [(role, HEADLINE[role], statistic, f"{role}: {title}") for role in ROLES]
+    columns = [c for c in columns if any((method, *c[:3]) in cells for method in known)]
+    lines = [["method", "seeds", "learning rate", *(title for *_, title in columns)]]
+    for method in _in_order(known, results["methods"]):
+        mine = [cells.get((method, *column[:3])) for column in columns]
+        seeds = max(row["seeds"] for row in mine if row)
+        rate = results["learning_rates"].get(method)
+        lines.append([f"`{method}`", str(seeds), f"{rate:g}" if rate else "", *(_cell(row) for row in mine)])
+    return lines
+
+
+def _in_order(known: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Baselines, the warm-up, the methods as asked for, the oracle."""
+    last = [name for name in ("oracle",) if name in known]
+    rest = [name for name in known if name not in last]
+    first = [name for name in ("copy-input", "majority-action", "warmup") if name in rest]
+    middle = [name for name in asked if name in rest and name not in first]
+    others = [name for name in rest if name not in (*first, *middle)]
+    return [*first, *others, *middle, *last]
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    sign = "+" if row["statistic"] == "difference" else ""
+    return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+
+
+def varied(results: dict[str, Any]) -> list[list[list[str]]]:
+    """The headline of every method at every value of what was varied, a table per role."""
+    parts = []
+    for role in ROLES:
+        rows = [r for r in results["rows"] if r["role"] == role and r["metric"] == HEADLINE[role]]
+        rows = [r for r in rows if r["unit"] == "cpu_seconds" and r["statistic"] == "value"]
+        if not rows:
+            continue
+        values = list(dict.fromkeys(row["at"] for row in rows))
+        cells = {(row["method"], row["at"]): row for row in rows}
+        methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
+        lines = [[f"{TITLES[HEADLINE[role]]}, by `{results['vary']}`", *map(str, values)]]
+        lines += [[f"`{method}`", *(_cell(cells.get((method, value))) for value in values)] for method in methods]
+        parts.append(lines)
+    return parts
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table, without the columns that are empty."""
+    known = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    head, *body = ["| " + " | ".join(row[i] for i in known) + " |\n" for row in rows]
+    return head + "|---" * len(known) + "|\n" + "".join(body)
