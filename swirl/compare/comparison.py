@@ -26,6 +26,7 @@ from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.metrics import HEADLINE
 from swirl.recipe import with_value
+from swirl.types import Role
 
 logger = logging.getLogger("swirl")
 
@@ -122,7 +123,7 @@ def _tune(plan: Plan, place: Place, processes: int) -> tuple[dict[str, float], l
         for rate in plan.rates
     }
     failed = running.run(list(tried.values()), place, processes)
-    score: dict[str, dict[float, float]] = {}
+    score: dict[str, dict[float, tuple[float, float]]] = {}
     for (name, rate), cell in tried.items():
         path = kept.path_of(place.files, cell)
         if path.is_file():
@@ -130,10 +131,14 @@ def _tune(plan: Plan, place: Place, processes: int) -> tuple[dict[str, float], l
     return {name: max(found, key=found.__getitem__) for name, found in score.items()}, failed
 
 
-def _held_out(cell: dict[str, Any]) -> float:
-    """The headline metrics of both roles together, at the end of a run."""
-    curves = [reading.curve(cell, role, metric, "cpu_seconds") for role, metric in HEADLINE.items()]
-    return sum(float(curve.values()[-1]) for curve in curves if curve)
+def _held_out(cell: dict[str, Any]) -> tuple[float, float]:
+    """The headline metrics of both roles together at the end of a run; where those tie, the facts' F1."""
+
+    def last(role: Role, metric: str) -> float:
+        found = reading.curve(cell, role, metric, "cpu_seconds")
+        return float(found.values()[-1]) if found else 0.0
+
+    return sum(last(role, metric) for role, metric in HEADLINE.items()), last("forward", "changed_facts_f1")
 
 
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import tomllib
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from swirl import durable, metrics
 from swirl.errors import InputError
+from swirl.recipe import parse_recipe
 from swirl.types import ROLES, Role, state_text
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ def is_kept(files: Path, cell: "Cell") -> bool:
     path = path_of(files, cell)
     if not path.is_file():
         return False
-    was, now = read(path)["recipe"], tomllib.loads(cell.recipe.toml())
-    differ = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    was = parse_recipe(read(path)["recipe"])  # keys that are newer than the file have their defaults
+    differ = [field.name for field in fields(was) if getattr(was, field.name) != getattr(cell.recipe, field.name)]
     if differ:
         raise InputError(
             f"{path} was made with another recipe, which differs in {', '.join(differ)}; remove it to run it anew"

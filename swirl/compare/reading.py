@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from swirl.compare.kept import BASELINES
 from swirl.compare.variants import UNLIMITED
 from swirl.types import Role
 
@@ -92,7 +93,7 @@ def readings(cells: Cells, reference: str, role: Role, metric: str, unit: str) -
     found: dict[str, dict[int, np.ndarray]] = {}
     for seed, cell in cells[reference].items():
         for point in cell["points"]:
-            if point["phase"] in ("copy-input", "majority-action") and point["role"] == role:
+            if point["phase"] in BASELINES and point["role"] == role:
                 found.setdefault(point["phase"], {})[seed] = np.array(point["sums"][metric])
         mine = curve(cell, role, metric, unit)
         if mine:

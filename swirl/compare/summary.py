@@ -8,6 +8,8 @@ import numpy as np
 
 from swirl import progress
 from swirl.compare import reading
+from swirl.compare.kept import BASELINES
+from swirl.compare.variants import UNLIMITED
 from swirl.metrics import HEADLINE
 from swirl.types import ROLES, Role
 
@@ -35,10 +37,11 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
 
     Returns:
         Rows {"method", "role", "metric", "unit", "statistic", "value", "low", "high", "seeds"}; the statistic is
-        `value`, `difference` (to the reference) or `gap_closed`.
+        `value`, `difference` (to the reference), `gap_closed`, or `cost`: what a method had spent where it is read,
+        seconds or tokens, mean over seeds.
     """
     cells = reading.entries(cells)
-    rows: Rows = []
+    rows = _costs(cells, reference)
     for role, metrics in METRICS.items():
         for metric in metrics:
             first = next(iter(cells[reference].values()))
@@ -47,6 +50,24 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
                 found = reading.readings(cells, reference, role, metric, unit)
                 common = {"role": role, "metric": metric, "unit": unit}
                 rows += [{**common, **row} for row in _statistics(found, reference, counts, metric == HEADLINE[role])]
+    return rows
+
+
+def _costs(cells: reading.Cells, reference: str) -> Rows:
+    rows: Rows = []
+    for unit in UNITS:
+        for method, by_seed in cells.items():
+            spent = [
+                reading.spent(cell, unit)
+                if method in UNLIMITED
+                else min(reading.spent(cell, unit), reading.spent(cells[reference][seed], unit))
+                for seed, cell in by_seed.items()
+                if seed in cells[reference]
+            ]
+            facts = {"value": float(np.mean(spent)), "low": None, "high": None, "seeds": len(spent)}
+            rows.append(
+                {"role": "both", "metric": "cost", "unit": unit, "method": method, "statistic": "cost", **facts}
+            )
     return rows
 
 
@@ -59,14 +80,15 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
 
     for method, sums in found.items():
         add(method, "value", reading.estimate(lambda mean: mean, [sums], counts))
-        if method != reference:
+        if method not in (reference, *BASELINES):
             add(method, "difference", reading.estimate(reading.difference, [sums, found[reference]], counts))
-        if headline and "oracle" in found and method not in ("warmup", "oracle", "copy-input", "majority-action"):
+        if headline and "oracle" in found and method not in ("warmup", "oracle", *BASELINES):
             bounds = [sums, found["warmup"], found["oracle"]]
             add(method, "gap_closed", reading.estimate(reading.gap_closed, bounds, counts))
     return rows
 
 
+COSTS = {"cpu_seconds": "CPU s", "tokens": "tokens"}
 HEADS = {"cpu_seconds": "At equal CPU seconds", "tokens": "At equal tokens of training"}
 
 
@@ -103,12 +125,14 @@ def table(results: dict[str, Any], unit: str) -> list[list[str]]:
     for statistic, title in (("gap_closed", "gap closed"), ("difference", f"against `{results['reference']}`")):
         columns += [(role, HEADLINE[role], statistic, f"{role}: {title}") for role in ROLES]
     columns = [c for c in columns if any((method, *c[:3]) in cells for method in known)]
-    lines = [["method", "seeds", "learning rate", *(title for *_, title in columns)]]
+    lines = [["method", "seeds", "learning rate", COSTS[unit], *(title for *_, title in columns)]]
     for method in _in_order(known, results["methods"]):
         mine = [cells.get((method, *column[:3])) for column in columns]
         seeds = max(row["seeds"] for row in mine if row)
         rate = results["learning_rates"].get(method)
-        lines.append([f"`{method}`", str(seeds), f"{rate:g}" if rate else "", *(_cell(row) for row in mine)])
+        spent = cells.get((method, "both", "cost", "cost"))
+        told = [str(seeds), f"{rate:g}" if rate else "", f"{spent['value']:.0f}" if spent else ""]
+        lines.append([f"`{method}`", *told, *(_cell(row) for row in mine)])
     return lines
 
 
@@ -116,7 +140,7 @@ def _in_order(known: Sequence[str], asked: Sequence[str]) -> list[str]:
     """Baselines, the warm-up, the methods as asked for, the oracle."""
     last = [name for name in ("oracle",) if name in known]
     rest = [name for name in known if name not in last]
-    first = [name for name in ("copy-input", "majority-action", "warmup") if name in rest]
+    first = [name for name in (*BASELINES, "warmup") if name in rest]
     middle = [name for name in asked if name in rest and name not in first]
     others = [name for name in rest if name not in (*first, *middle)]
     return [*first, *others, *middle, *last]

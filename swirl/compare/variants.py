@@ -90,7 +90,7 @@ def variant(recipe: Recipe, name: str) -> Recipe:
         methods, change = VARIANTS.get(name, ((name,), _as_it_is))
     changed = change(recipe)
     evaluation = replace(changed.evaluation, test_phases=True)
-    return replace(changed, methods=(*beginning, *methods), evaluation=evaluation)
+    return _without_unread(replace(changed, methods=(*beginning, *methods), evaluation=evaluation))
 
 
 def own(recipe: Recipe) -> str:
@@ -107,12 +107,14 @@ def prefix(recipe: Recipe) -> tuple[str, ...]:
 
 def shared_part(recipe: Recipe) -> Recipe:
     """The run that a compared one begins from: the warm-up alone, without what only later methods read."""
-    beginning, plain = prefix(recipe), Recipe()
-    later = set(METHODS.values()).difference(METHODS[name] for name in beginning)
     evaluation = replace(recipe.evaluation, best_of=())
-    return replace(
-        recipe, methods=beginning, evaluation=evaluation, **{section: getattr(plain, section) for section in later}
-    )
+    return _without_unread(replace(recipe, methods=prefix(recipe), evaluation=evaluation))
+
+
+def _without_unread(recipe: Recipe) -> Recipe:
+    """The recipe without the settings of methods that it does not run: they make no difference to it."""
+    plain, read = Recipe(), {METHODS[name] for name in recipe.methods}
+    return replace(recipe, **{section: getattr(plain, section) for section in set(METHODS.values()) - read})
 
 
 def with_rate(recipe: Recipe, rate: float) -> Recipe:
