@@ -301,3 +301,13 @@ def test_groups_that_processes_would_cut_are_refused_before_training(runner, tra
     with pytest.raises(InputError, match=r"make swirl\.prompts a multiple of 8"):
         rl(runner, "inverse", tmp_path, min_spread=0.1)
     assert "reward" not in trained
+
+
+def test_labels_that_are_dealt_out_at_random_are_other_pairs_labels(runner, monkeypatch):
+    monkeypatch.setattr(Runner, "_sample", lambda self, q, rows, *_: [[f"for {row['trajectory']}"] for row in rows])
+    told, _ = read(runner.label("told", PAIR, 6).parent)
+    dealt, _ = read(runner.label("dealt", PAIR, 6, shuffled=True).parent)
+    assert all(action == f"for {name}" for name, action in told)
+    assert sorted(action for _, action in dealt) == sorted(action for _, action in told)
+    assert sorted(name for name, _ in dealt) == sorted(name for name, _ in told)
+    assert sum(action == f"for {name}" for name, action in dealt) < 6

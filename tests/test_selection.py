@@ -187,10 +187,11 @@ def test_a_reward_that_rises_while_validation_falls_is_an_alarm(choose):
 def test_patience_counts_rounds_in_which_neither_role_improved(tmp_path):
     phases = Phases(None, Recipe(), tmp_path)
     phases._best = {"forward": [0.5, 0.6, 0.6], "inverse": [0.5, 0.7, 0.6]}
-    assert phases.stalled(1)
-    assert not phases.stalled(2)
-    assert not phases.stalled(0)
+    assert phases.stalled(1, 9)
+    assert not phases.stalled(1, 0)  # nothing that came before the method stalls it
+    assert not phases.stalled(2, 9)
+    assert not phases.stalled(0, 9)
     phases._best["inverse"][-1] = 0.8
-    assert not phases.stalled(1)
+    assert not phases.stalled(1, 9)
     phases._best = {"forward": [0.5], "inverse": [0.5]}
-    assert not phases.stalled(1)
+    assert not phases.stalled(1, 9)

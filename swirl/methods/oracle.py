@@ -19,6 +19,6 @@ def oracle(run: Runner, pair: Pair) -> Pair:
     """The settings are those of `verified`, but for its rounds."""
     for r in range(1, MOST + 1):
         pair = run.sft(f"oracle{r}", pair, run.supervised([run.labelled]), run.recipe.verified)
-        if run.stalled(PATIENCE):
+        if run.stalled(PATIENCE, r):
             break
     return pair

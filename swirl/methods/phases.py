@@ -151,10 +151,15 @@ class Phases:
         self._start = self.phase("start", build, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
 
-    def stalled(self, patience: int) -> bool:
-        """Whether no role's headline on validation rose in the last `patience` phases of that role; 0: never."""
+    def stalled(self, patience: int, rounds: int) -> bool:
+        """Whether no role's headline on validation rose in its last `patience` phases; 0: never.
+
+        Args:
+            patience: How many rounds may pass without a rise.
+            rounds: How many the method has done; what came before it is only what has to be exceeded.
+        """
         history = [values for values in self._best.values() if len(values) > patience]
-        return bool(patience and history) and all(
+        return bool(0 < patience <= rounds and history) and all(
             max(values[-patience:]) <= max(values[:-patience]) for values in history
         )
 

@@ -23,6 +23,6 @@ def swirl(run: Runner, pair: Pair) -> Pair:
         labelled = run.label(f"swirl{r}", pair, settings.steps * settings.prompts)
         pair = run.grpo(f"swirl{r}", "forward", pair, labelled, action_likelihood, settings)
         pair = run.grpo(f"swirl{r}", "inverse", pair, labelled, next_state_likelihood, settings)
-        if run.stalled(settings.patience):
+        if run.stalled(settings.patience, r):
             break
     return pair

@@ -25,6 +25,6 @@ def verified(run: Runner, pair: Pair) -> Pair:
         kept = run.relabel(f"verified{r}", pair, settings)
         examples = run.supervised([run.labelled, kept], settings.label_share)
         pair = run.sft(f"verified{r}", pair, examples, settings)
-        if run.stalled(settings.patience):
+        if run.stalled(settings.patience, r):
             break
     return pair

@@ -1,0 +1,103 @@
+"""The bound and the controls of a comparison, and the test part read after every phase."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from test_run import RECIPE, rows, write
+from whole_runs import phases_of
+
+from swirl import metrics
+from swirl.methods.oracle import MOST, PATIENCE
+from swirl.methods.shuffled_reward import _shuffled
+
+SMALL = """
+[verified]
+rounds = 2
+steps = 2
+pairs = 20
+batch = 4
+[swirl]
+rounds = 1
+steps = 1
+prompts = 1
+generations = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def run(swirl, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("controls")
+    # Warmed up until the inverse model writes something.
+    recipe = RECIPE.replace("steps = 2", "steps = 60\nlearning_rate = 5e-3")
+    methods = '["warmup", "random-label", "shuffled-reward", "oracle"]'
+    (folder / "recipe.toml").write_text(recipe.replace('["warmup"]', methods) + SMALL)
+    write(folder / "in.jsonl", rows())
+    words = ["train", "recipe.toml", "--data", "in.jsonl", "--out", "run", "--evaluation.test_phases", "true"]
+    code, _, stderr = swirl(*words, cwd=folder)
+    assert code == 0, stderr
+    return folder / "run"
+
+
+def test_the_phases_of_each(run):
+    phases = phases_of(run)
+    assert phases[4:13] == [
+        "random-label1-label",
+        "random-label1-forward-sft",
+        "random-label1-inverse-sft",
+        "random-label2-label",
+        "random-label2-forward-sft",
+        "random-label2-inverse-sft",
+        "shuffled-reward1-label",
+        "shuffled-reward1-forward-grpo",
+        "shuffled-reward1-inverse-grpo",
+    ]
+    rounds = phases[13:-1:2]
+    assert rounds == [f"oracle{r}-forward-sft" for r in range(1, len(rounds) + 1)]
+    assert PATIENCE <= len(rounds) <= MOST
+
+
+def test_the_oracle_ends_when_validation_has_stood_still_for_its_patience(run):
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    best = {role: [] for role in metrics.HEADLINE}
+    for phase in phases_of(run)[2:-1]:
+        for role, metric in metrics.HEADLINE.items():
+            if f"-{role}-" in phase:
+                key = ("validation", phase, role, metric)
+                best[role] += [
+                    r["value"] for r in rows if (r["split"], r["phase"], r["role"], r["metric"]) == key
+                ]  # fmt: skip
+    rounds = sum("oracle" in phase and "forward" in phase for phase in phases_of(run))
+    still = [max(values[-PATIENCE:]) <= max(values[:-PATIENCE]) for values in best.values()]
+    assert all(still) or rounds == MOST
+
+
+def test_the_test_part_is_read_after_every_phase_that_trained_and_what_was_written_is_kept(run):
+    trained = [name for name in phases_of(run) if name.endswith(("-sft", "-grpo"))]
+    found = [r for r in json.loads((run / "results.json").read_text())["rows"] if r["split"] == "test"]
+    assert set(trained) <= {row["phase"] for row in found}
+    wrote = pq.read_table(run / "test" / "predictions.parquet").to_pylist()
+    methods = {"warmup", "random-label", "shuffled-reward", "oracle"}
+    assert {"copy-input", "majority-action", *methods, *trained} == {row["phase"] for row in wrote}
+    test = pq.read_table(run / "data" / "test.parquet").to_pylist()
+    for phase in ("oracle", "shuffled-reward1-forward-grpo", "copy-input"):  # the metrics are those of what was written
+        mine = [row for row in wrote if (row["phase"], row["role"]) == (phase, "forward")]
+        assert [row["row"] for row in mine] == list(range(len(test)))
+        exact = [metrics.exact_match(row["prediction"], test[row["row"]]["next_state"]) for row in mine]
+        [told] = [
+            r["value"] for r in found if (r["phase"], r["role"], r["metric"]) == (phase, "forward", "exact_match")
+        ]  # fmt: skip
+        assert sum(exact) / len(exact) == pytest.approx(told)
+
+
+def test_rewards_are_dealt_out_alike_for_the_same_completions_and_otherwise_for_others():
+    def rewards(completion_ids, **_):
+        return [float(ids[0]) for ids in completion_ids]
+
+    reward = _shuffled(lambda spec: rewards, None)
+    given = [[i] for i in range(40)]
+    dealt = reward(completion_ids=given, state=[])
+    assert sorted(dealt) == [float(i) for i in range(40)]
+    assert dealt != [float(i) for i in range(40)]
+    assert reward(completion_ids=given, state=[]) == dealt  # a phase that resumes
+    assert reward(completion_ids=[[i, 1] for i in range(40)], state=[]) != dealt
