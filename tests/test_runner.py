@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from swirl import labelling, models, parallel, posterior, train
-from swirl.config import Data, Recipe, Swirl, Verified
+from swirl.config import Data, Evaluation, Pretrain, Recipe, Swirl, Verified, Warmup
 from swirl.data.table import SCHEMA
 from swirl.errors import InputError
 from swirl.labelling import Candidate
@@ -249,6 +249,27 @@ def trained(monkeypatch):
     monkeypatch.setattr(train, "grpo", grpo)
     monkeypatch.setattr(models, "weights_hash", lambda model: found["hash"]())
     return found
+
+
+def test_which_checkpoint_a_phase_keeps_is_its_own_settings_and_pre_training_keeps_the_last(
+    runner, tmp_path, trained, monkeypatch
+):
+    kept = []
+    monkeypatch.setattr(Runner, "_select", lambda self, name, *rest, **_: kept.append((name, rest[-1])))
+    monkeypatch.setattr(Runner, "finish", lambda *_: None)
+    monkeypatch.setattr(train, "sft", lambda *_, **__: None)
+    for select in ("best", "last"):
+        runner.recipe = Recipe(evaluation=Evaluation(select=select))
+        for settings in (Pretrain(), Warmup(), Verified()):
+            runner.sft(
+                f"{select}-{type(settings).__name__}",
+                PAIR,
+                runner.supervised([runner.labelled]),
+                settings,
+                ("forward",),
+            )
+        rl(runner, "forward", tmp_path, select=select)
+    assert [keep for _, keep in kept] == ["last", "best", "best", "best", "last", "last", "last", "last"]
 
 
 def rl(runner, role, tmp_path, **settings):

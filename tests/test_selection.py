@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from swirl.config import Evaluation, Model, Recipe
+from swirl.config import Model, Recipe
 from swirl.eval import held_out
 from swirl.methods import selection
 from swirl.methods.phases import Pair, Phases
@@ -147,25 +147,22 @@ def test_pre_training_is_measured_but_is_no_round_that_stalled(choose, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("shared", "pretext", "select", "trained", "expected"),
+    ("shared", "keep", "trained", "expected"),
     [
-        (False, False, "best", ("forward",), "first"),
-        (False, False, "last", ("forward",), "second"),
-        (False, True, "best", ("forward",), "second"),
+        (False, "best", ("forward",), "first"),
+        (False, "last", ("forward",), "second"),
         # What Phase I does to the inverse role counts where the weights are the same.
-        (True, False, "best", ("forward",), "start"),
+        (True, "best", ("forward",), "start"),
     ],
 )
-def test_a_phase_keeps_by_recipe_pretext_and_what_its_weights_do(
-    measured, tmp_path, shared, pretext, select, trained, expected
-):
+def test_a_phase_keeps_by_what_it_is_told_and_what_its_weights_do(measured, tmp_path, shared, keep, trained, expected):
     measured["scores"] = {"forward": [(0.2, 1), (0.6, 1), (0.4, 1)], "inverse": [(0.9, 1), (0.1, 1), (0.2, 1)]}
     rewards = [{"reward": 0.1 * step} for step in range(20)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rewards))
-    runner = Runner(None, Recipe(model=Model(shared=shared), evaluation=Evaluation(select=select)), tmp_path)
+    runner = Runner(None, Recipe(model=Model(shared=shared)), tmp_path)
     runner.validation = [{}]
     pair = Pair(PATHS[0], PATHS[0])
-    select = runner._select("phase", trained, pair, Schedule(3, 1, 1e-3, 0, 0, 2), tmp_path, pretext)
+    select = runner._select("phase", trained, pair, Schedule(3, 1, 1e-3, 0, 0, 2), tmp_path, keep)
     assert select(PATHS).name == expected
     facts = json.loads((tmp_path / "phase.json").read_text())
     assert [row["step"] for row in facts["curve"] if row["metric"] == HEADLINE["forward"]] == [0, 2, 3]
