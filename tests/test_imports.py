@@ -19,6 +19,7 @@ FLOORS = {
             "prompts",
             "metrics",
             "similarity",
+            "structure",
             "intervals",
             "health",
             "models",
