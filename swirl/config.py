@@ -204,6 +204,9 @@ class Evaluation:
     of N samples that the inverse model reads the action off best."""
     test_phases: bool = False
     """Whether the test part is also read after every phase that trained, for curves; nothing is chosen by it."""
+    encoder: str = ""
+    """Encoder of BERTScore, which the test measures where one is named: `all-minilm-l6-v2` (the extra `similarity`), a
+    local folder, or a name that `transformers` can resolve."""
 
 
 @dataclass(frozen=True)

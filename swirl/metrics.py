@@ -9,13 +9,16 @@ be told from the two states at all (every action that does nothing explains them
 denominator is empty (no changed rows, say) is left out of a summary: no number is better than a made-up one.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
+from swirl.structure import structure
 from swirl.types import Role
 
 HEADLINE: dict[Role, str] = {"forward": "exact_match_changed", "inverse": "action_exact_match_changed"}
@@ -115,6 +118,42 @@ def rouge_l(prediction: str, truth: str) -> float:
     return 2 * LCSseq.similarity(one, other) / (len(one) + len(other)) if one and other else 0.0
 
 
+def bleu(prediction: str, truth: str) -> float:
+    """Sentence BLEU, in [0, 1]: sacrebleu's, of orders 1 to 4 or as many as the prediction has (effective order).
+
+    Tokens are those of `13a`, case counts, and orders without a match are smoothed exponentially (`exp`); sacrebleu's
+    signature is `nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp`. Both texts go through `normalise`; line breaks count
+    as blanks. 0 where either is empty. Rows are averaged: this is not corpus BLEU.
+
+    Source: Post, A call for clarity in reporting BLEU scores, WMT 2018.
+    """
+    prediction, truth = normalise(prediction), normalise(truth)
+    if prediction == truth:
+        return float(prediction != "")
+    return min(1.0, _sentence_bleu().sentence_score(prediction, [truth]).score / 100)
+
+
+@functools.cache
+def _sentence_bleu() -> Any:
+    from sacrebleu.metrics.bleu import BLEU  # here, as it takes a tenth of a second
+
+    return BLEU(effective_order=True)
+
+
+def structured_f1(prediction: str, truth: str) -> float | None:
+    """F1 of the leaves, (path, value) pairs as multisets, of the trees that the two texts hold; see `structure`.
+
+    Returns:
+        A value in [0, 1]: 0 where the prediction holds no tree, or one of another kind. `None` where the truth has
+        none.
+    """
+    expected = structure(normalise(truth))
+    if expected is None:
+        return None
+    found = structure(normalise(prediction))
+    return _multiset_f1(found.leaves, expected.leaves) if found and found.kind == expected.kind else 0.0
+
+
 def action_match(prediction: str, truth: str) -> bool:
     """Whether the two are the same action, up to case and whitespace."""
     return normalise_action(prediction) == normalise_action(truth)
@@ -139,6 +178,8 @@ def forward_values(states: Sequence[str], truths: Sequence[str], predictions: Se
     exact = [exact_match(prediction, truth) for _, truth, prediction in rows]
     is_changed = np.array([changed(state, truth) for state, truth, _ in rows], dtype=bool)
     every, differ, same = np.arange(len(rows)), np.flatnonzero(is_changed), np.flatnonzero(~is_changed)
+    in_structure = [structured_f1(prediction, truth) for _, truth, prediction in rows]
+    structured = np.flatnonzero([value is not None for value in in_structure])
     return _defined(
         {
             "exact_match_changed": ([exact[i] for i in differ], differ),
@@ -147,6 +188,8 @@ def forward_values(states: Sequence[str], truths: Sequence[str], predictions: Se
             "false_change_rate": ([false_change(*rows[i]) for i in same], same),
             "token_f1": ([token_f1(prediction, truth) for _, truth, prediction in rows], every),
             "rouge_l": ([rouge_l(prediction, truth) for _, truth, prediction in rows], every),
+            "bleu": ([bleu(prediction, truth) for _, truth, prediction in rows], every),
+            "structured_f1": ([in_structure[i] for i in structured], structured),
             "copy_rate": ([exact_match(rows[i][2], rows[i][0]) for i in differ], differ),
         }
     )
@@ -158,8 +201,8 @@ def summarise_forward(
     """Next-state metrics over a set of transitions.
 
     `exact_match_changed` (the headline), `changed_facts_f1` and `copy_rate` (the share of predictions that equal their
-    input state) are over changed transitions, `false_change_rate` over unchanged ones, `exact_match`, `token_f1` and
-    `rouge_l` over all.
+    input state) are over changed transitions, `false_change_rate` over unchanged ones, `structured_f1` over those whose
+    recorded next state holds a tree, `exact_match`, `token_f1`, `rouge_l` and `bleu` over all.
 
     Args:
         states: The states before the step.
@@ -181,12 +224,18 @@ def inverse_values(
     """Action metrics row by row, for intervals; `summarise_inverse` is their mean and says what they are."""
     _check_lengths(states=states, truths=truths, actions=actions, predictions=predictions)
     match = [action_match(prediction, action) for prediction, action in zip(predictions, actions, strict=True)]
+    pairs = [
+        (normalise_action(prediction), normalise_action(action))
+        for prediction, action in zip(predictions, actions, strict=True)
+    ]
     every = np.arange(len(match))
     differ = np.flatnonzero([changed(state, truth) for state, truth in zip(states, truths, strict=True)])
     return _defined(
         {
             "action_exact_match_changed": ([match[i] for i in differ], differ),
             "action_exact_match": (match, every),
+            "action_bleu": ([bleu(*pair) for pair in pairs], every),
+            "action_rouge_l": ([rouge_l(*pair) for pair in pairs], every),
             "action_length_mean": ([len(prediction.split()) for prediction in predictions], every),
         }
     )
@@ -198,8 +247,9 @@ def summarise_inverse(
     """Action metrics over a set of transitions.
 
     `action_exact_match_changed` is the headline: on unchanged transitions the action is not identifiable from the two
-    states, so `action_exact_match` (over all) has a ceiling below 1 that depends on the world. `unique_actions` is the
-    number of different predictions, `action_length_mean` their mean length in whitespace-separated tokens.
+    states, so `action_exact_match` (over all) has a ceiling below 1 that depends on the world. So have `action_bleu`
+    and `action_rouge_l`, over all too and of actions as `normalise_action` gives them. `unique_actions` is the number
+    of different predictions, `action_length_mean` their mean length in whitespace-separated tokens.
 
     Args:
         states: The states before the step.

@@ -30,6 +30,7 @@ from conftest import TINY, randomise
 
 from swirl import arguments
 from swirl.config import Recipe
+from swirl.eval import held_out
 from swirl.methods import METHODS
 from swirl.recipe import load_recipe
 
@@ -232,6 +233,20 @@ def test_the_readme_lists_the_methods_and_the_commands():
         assert f"swirl/methods/{name.replace('-', '_')}.py" in file
     commands = {cells[0].strip("`").removeprefix("swirl ") for cells in rows(ROOT / "README.md", "Commands")}
     assert commands == set(arguments._parser()[1])
+
+
+def test_the_metrics_page_has_every_metric_that_is_measured():
+    page = {
+        title: {
+            name for cells in rows(ROOT / "docs" / "metrics.md", title) for name in re.findall(r"`(\w+)`", cells[0])
+        }
+        for title in ("Next state", "Action")
+    }
+    measured = [{"state": x, "action": "a", "next_state": "[1]", "trajectory": x} for x in ("[0]", "[1]")]
+    common = {"nll_per_token", "nll", "nll_changed"}
+    for title, role in (("Next state", "forward"), ("Action", "inverse")):
+        found = {row["metric"] for row in held_out.results(role, measured, ["a", "b"])}
+        assert page[title] == found | common | ({"bert_score", "bert_score_changed"} if role == "forward" else set())
 
 
 def test_the_file_tree_is_the_files():

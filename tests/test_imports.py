@@ -18,6 +18,8 @@ FLOORS = {
             "changes",
             "prompts",
             "metrics",
+            "similarity",
+            "structure",
             "intervals",
             "health",
             "models",

@@ -1,7 +1,9 @@
 import itertools
+import math
 from collections import Counter
 
 import pytest
+import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
@@ -128,6 +130,43 @@ def test_rouge_l_is_that_of_the_package(prediction, truth):
     assert metrics.rouge_l(prediction, truth) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "truth", "expected"),
+    [
+        ("the door is open", "the door is open", 1.0),
+        ("a", "a", 1.0),  # one word has no pairs, and does not need them
+        ("a\nb \n", "a\nb", 1.0),  # as `normalise` sees it
+        ("A", "a", 0.0),  # case counts
+        # 3 of 4 words, 2 of 3 pairs, 1 of 2 triples, 0 of 1 fours, smoothed to 1/2.
+        ("the door is shut", "the door is open", (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)),
+        # All there is is right, but it is half as long: exp(1 - 4/2).
+        ("the door", "the door is open", math.exp(-1)),
+        # A word that is said twice counts as often as it is there: 1/2, and a pair smoothed to 1/2.
+        ("a a", "a b", 0.5),
+        ("", "a", 0.0),
+        ("a", "", 0.0),
+        ("", "", 0.0),
+    ],
+)
+def test_bleu(prediction, truth, expected):
+    assert metrics.bleu(prediction, truth) == pytest.approx(expected, abs=1e-12)
+
+
+@given(wordy, wordy)
+def test_bleu_is_that_of_the_package(prediction, truth):
+    texts = metrics.normalise(prediction), metrics.normalise(truth)
+    expected = sacrebleu.sentence_bleu(texts[0], [texts[1]], smooth_method="exp", tokenize="13a").score / 100
+    assert metrics.bleu(prediction, truth) == pytest.approx(expected, abs=1e-12)
+
+
+def test_structured_f1_is_over_rows_whose_truth_has_a_tree():
+    truths = ["plain", '{"a": 1}', '{"a": 1}', '{"a": 1, "b": 2}']
+    predictions = ['{"a": 1}', '{"a": 1}', "plain", '{"a": 1}']
+    values, rows = metrics.forward_values(["x"] * 4, truths, predictions)["structured_f1"]
+    assert values.tolist() == [1.0, 0.0, pytest.approx(2 / 3)]
+    assert rows.tolist() == [1, 2, 3]
+
+
 def test_action_match():
     assert metrics.action_match(" Open  the\tDOOR\n", "open the door")
     assert not metrics.action_match("open door", "open the door")
@@ -151,6 +190,8 @@ def test_summarise_forward_by_hand():
         "false_change_rate": (0.5, 2),
         "token_f1": ((1 + 0.5 + 1 + 0.5) / 4, 4),
         "rouge_l": ((1 + 0.5 + 1 + 0.5) / 4, 4),
+        # Of "a x" for "b x": 1 of 2 words, 0 of 1 pairs, smoothed to 1/2: the root of 1/4.
+        "bleu": ((1 + 0.5 + 1 + 0.5) / 4, 4),
         "copy_rate": (0.5, 2),
     }
 
@@ -171,6 +212,7 @@ def test_metrics_without_rows_are_left_out():
         "false_change_rate",
         "token_f1",
         "rouge_l",
+        "bleu",
     }
     assert "false_change_rate" not in metrics.summarise_forward(["a"], ["b"], ["b"])
     assert metrics.summarise_forward([], [], []) == {}
@@ -185,6 +227,9 @@ def test_summarise_inverse_by_hand():
         "action_exact_match_changed": (0.5, 2),
         "action_exact_match": (pytest.approx(1 / 3), 3),
         "unique_actions": (2.0, 3),
+        # "left" has no word of "down", "go up" none of "wait".
+        "action_bleu": (pytest.approx(1 / 3), 3),
+        "action_rouge_l": (pytest.approx(1 / 3), 3),
         "action_length_mean": (pytest.approx(5 / 3), 3),
     }
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from swirl import durable, metrics
+from swirl import durable, metrics, similarity
 from swirl.errors import InputError
+from swirl.eval import held_out
 from swirl.recipe import parse_recipe
 from swirl.types import ROLES, Role, state_text
 
@@ -74,8 +75,11 @@ def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
     scored = sorted(next(iter(wrote.values())))
     trajectories = list(dict.fromkeys(rows[i]["trajectory"] for i in scored))
     cost, points, counts = _cost(folder), [], {}
+    spec = cell.recipe
+    encoder = similarity.Encoder(spec.evaluation.encoder, spec.device) if spec.evaluation.encoder else None
     for (phase, role), texts in wrote.items():
-        sums, counts[role] = _by_trajectory(role, [rows[i] for i in scored], [texts[i] for i in scored], trajectories)
+        written = [texts[i] for i in scored]
+        sums, counts[role] = _by_trajectory(role, [rows[i] for i in scored], written, trajectories, encoder)
         points.append({"phase": phase, "role": role, **cost.get(phase, {}), "sums": sums})
     found = {
         "method": cell.method,
@@ -116,16 +120,16 @@ def _cost(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _by_trajectory(
-    role: Role, rows: list[dict[str, Any]], texts: list[str], trajectories: list[str]
+    role: Role,
+    rows: list[dict[str, Any]],
+    texts: list[str],
+    trajectories: list[str],
+    encoder: similarity.Encoder | None,
 ) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
     """Each metric's sum over the rows of each trajectory, and how many rows that are."""
     place = {name: i for i, name in enumerate(trajectories)}
     cluster = np.array([place[row["trajectory"]] for row in rows])
-    states, truths = [state_text(row["state"]) for row in rows], [state_text(row["next_state"]) for row in rows]
-    if role == "forward":
-        values = metrics.forward_values(states, truths, texts)
-    else:
-        values = metrics.inverse_values(states, truths, [row["action"] for row in rows], texts)
+    values = held_out.values(role, rows, texts, encoder)
     sums = {
         name: np.bincount(cluster[index], weights=value, minlength=len(place)).round(4).tolist()
         for name, (value, index) in values.items()

@@ -15,7 +15,7 @@ from swirl.types import ROLES, Role
 
 UNITS = ("cpu_seconds", "tokens")
 METRICS: dict[Role, tuple[str, ...]] = {
-    "forward": (HEADLINE["forward"], "changed_facts_f1", "false_change_rate", "rouge_l"),
+    "forward": (HEADLINE["forward"], "changed_facts_f1", "false_change_rate", "rouge_l", "bert_score"),
     "inverse": (HEADLINE["inverse"],),
 }
 TITLES = {
@@ -23,6 +23,7 @@ TITLES = {
     "changed_facts_f1": "changed facts F1",
     "false_change_rate": "false changes",
     "rouge_l": "ROUGE-L",
+    "bert_score": "BERTScore",
     "action_exact_match_changed": "action, exact",
 }
 Rows = list[dict[str, Any]]

@@ -56,7 +56,7 @@ def _refuse_differences(folder: Path, base: Recipe, recipe: Recipe) -> None:
 
 def _for_phases(spec: Evaluation) -> Evaluation:
     """What phases read of it: not what the test alone does."""
-    return dataclasses.replace(spec, max_rows=0, best_of=(), test_phases=False)
+    return dataclasses.replace(spec, max_rows=0, best_of=(), test_phases=False, encoder="")
 
 
 def _fetch(base: Path, phase: ledger.Phase, staging: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from swirl import data, durable, ledger, parallel, plots, worlds
+from swirl import data, durable, ledger, parallel, plots, similarity, worlds
 from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.methods import METHODS
@@ -42,8 +42,11 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None)
 
     Raises:
         InputError: The recipe, the recording or the run folder cannot be used.
+        MissingPartError: The recipe asks for a part that is not installed.
     """
     methods = _methods(recipe)
+    if recipe.evaluation.encoder:  # or its absence would be found when all is trained
+        similarity.located(recipe.evaluation.encoder)
     parallel.start(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
     torch.set_num_threads(recipe.threads)
     main = parallel.is_main()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, metrics, parallel
+from swirl import durable, metrics, parallel, similarity
 from swirl.eval import held_out
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
@@ -43,16 +43,19 @@ def read_test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path)
         return
     recipe = runner.recipe
     rows, places = _drawn(runner)
-    found, wrote = of_baselines(runner, rows), Wrote(places)
+    asked = recipe.evaluation.encoder
+    encoder = similarity.Encoder(asked, recipe.device) if asked else None
+    found, wrote = of_baselines(runner, rows, encoder), Wrote(places)
     for baseline in baselines(runner, rows):
         wrote.add(*baseline)
     known: dict[tuple[Role, Path], tuple[Rows, list[str]]] = {}
 
     def measure(name: str, role: Role, checkpoint: Path) -> list[str]:
         if (role, checkpoint) not in known:
-            title = f"test {name} {role}"
-            limit = runner.max_new_tokens[role]
-            known[role, checkpoint] = held_out.measure(role, runner.scorer(checkpoint), rows, recipe, limit, title)
+            title, limit = f"test {name} {role}", runner.max_new_tokens[role]
+            known[role, checkpoint] = held_out.measure(
+                role, runner.scorer(checkpoint), rows, recipe, limit, title, encoder
+            )
         measured, predictions = known[role, checkpoint]
         found.extend({"phase": name, **row} for row in measured)
         wrote.add(name, role, predictions)
@@ -69,7 +72,7 @@ def read_test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path)
     for n in recipe.evaluation.best_of:
         name, limit = f"best-of-{n}", runner.max_new_tokens["forward"]
         chosen = held_out.best_of(n, forward, inverse, rows, recipe, limit, runner.seed(name))
-        found += [{"phase": name, **row} for row in held_out.results("forward", rows, chosen)]
+        found += [{"phase": name, **row} for row in held_out.results("forward", rows, chosen, None, encoder)]
         wrote.add(name, "forward", chosen)
     pq.write_table(wrote.table(), staging / "predictions.parquet")
     durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
@@ -81,12 +84,12 @@ def baselines(runner: Runner, rows: Rows) -> list[tuple[str, Role, list[str]]]:
     return held_out.baselines(rows, metrics.majority_action(labels) if labels else "")
 
 
-def of_baselines(runner: Runner, rows: Rows) -> Rows:
+def of_baselines(runner: Runner, rows: Rows, encoder: similarity.Encoder | None = None) -> Rows:
     """Their metrics, as phases of their own."""
     return [
         {"phase": name, **row}
         for name, role, texts in baselines(runner, rows)
-        for row in held_out.results(role, rows, texts)
+        for row in held_out.results(role, rows, texts, None, encoder)
     ]
 
 
