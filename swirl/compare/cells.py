@@ -72,7 +72,9 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
     running = _Processes()
     with progress.bar("compare", len(bases) + len(missing)) as bar, ThreadPoolExecutor(processes) as pool:
         try:
-            failed = _all(pool, {base: partial(running.train, base, None, place) for base in bases.values()}, bar)
+            failed: dict[str, str] = {}
+            for together in _in_turn(list(bases.values()), place.cache):
+                failed |= _all(pool, {base: partial(running.train, base, None, place) for base in together}, bar)
             ready = [cell for cell in missing if _base(cell).name not in failed]
             failed |= _all(pool, {cell: partial(_make, running, cell, place) for cell in ready}, bar)
         except BaseException:
@@ -80,6 +82,14 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
             running.stop()
             raise
     return list(failed.values())
+
+
+def _in_turn(bases: Sequence[Cell], cache: Path) -> tuple[list[Cell], list[Cell]]:
+    """Those that collect a recording, one for each, then those that find it there."""
+    from swirl.methods.session import recording_path
+
+    first = {path: base for base in bases if not (path := recording_path(base.recipe, cache)).is_file()}
+    return list(first.values()), [base for base in bases if base not in first.values()]
 
 
 def _all(pool: ThreadPoolExecutor, work: dict[Cell, Callable[[], object]], bar: progress.Bar) -> dict[str, str]:
