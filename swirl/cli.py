@@ -195,7 +195,10 @@ def _compare(a: argparse.Namespace) -> int:
         _varied(a.vary) if a.vary else None,
     )
     place = Place(out / "runs", Path(a.keep) if a.keep else out / "cells", Path(a.cache))
-    results, failed = comparison.compare(plan, place, out, a.processes)
+    failed = comparison.run(plan, place, a.processes)
+    for line in failed:
+        print(f"swirl: {line}", file=sys.stderr)
+    results = comparison.write(plan, place, out)
     if a.json:
         print(json.dumps(results))
     else:

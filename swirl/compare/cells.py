@@ -4,7 +4,6 @@ A cell whose file is there is not run again; one that was interrupted goes on wh
 one seed begin from the same warm-up run, so they are paired, and its cost is counted in each of them.
 """
 
-import logging
 import os
 import subprocess
 import sys
@@ -19,8 +18,6 @@ from swirl import durable, progress
 from swirl.compare import kept
 from swirl.compare.variants import shared_part
 from swirl.config import Recipe
-
-logger = logging.getLogger("swirl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +99,6 @@ def _all(pool: ThreadPoolExecutor, work: dict[Cell, Callable[[], object]], bar: 
             done.result()
         except Failed as error:
             failed[name] = str(error)
-            logger.warning("%s", error)
         bar.advance(last=name)
     return failed
 

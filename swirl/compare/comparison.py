@@ -19,7 +19,7 @@ from typing import Any
 
 from swirl import durable
 from swirl.compare import cells as running
-from swirl.compare import kept, reading, summary
+from swirl.compare import kept, reading, report, summary
 from swirl.compare.cells import Cell, Place
 from swirl.compare.variants import UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
@@ -60,36 +60,40 @@ class Plan:
         return own(self.recipe) or self.methods[-1]
 
 
-def compare(plan: Plan, place: Place, out: Path, processes: int) -> tuple[dict[str, Any], list[str]]:
-    """Run what is missing, and write `results.json`, `comparison.md` and `report.html`.
+def run(plan: Plan, place: Place, processes: int) -> list[str]:
+    """Run what is missing: the learning rates on the tuning seed, then the table.
 
     Args:
         plan: What is compared.
         place: Where runs and kept files are.
-        out: Folder of the results.
         processes: Runs at once.
 
     Returns:
-        What `results.json` holds, and a line per run that failed.
+        A line per run that failed.
 
     Raises:
-        InputError: The plan cannot be run, a kept file is of another recipe, or nothing could be compared.
+        InputError: The plan cannot be run, or a kept file is of another recipe.
     """
     _check(plan)
-    rates, failed = _tune(plan, place, processes)
-    asked = _cells(plan, rates)
-    failed += running.run([cell for cell, _ in asked], place, processes)
-    rows = []
-    files: dict[str, reading.Cells] = {}
-    for cell, at in asked:
-        path = kept.path_of(place.files, cell)
-        if path.is_file():
-            files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = kept.read(path)
+    failed = running.run(list(_tuning(plan).values()), place, processes)
+    return failed + running.run([cell for cell, _ in _cells(plan, _rates(plan, place))], place, processes)
+
+
+def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
+    """Write `results.json`, `comparison.md` and `report.html` from what is kept.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        InputError: Nothing is kept that could be compared, or a kept file cannot be read.
+    """
+    rates, files, rows = _rates(plan, place), _kept(plan, place), []
     for at, found in files.items():
         if plan.reference() in found:
             rows += [{**row, "at": at} for row in summary.summarise(found, plan.reference())]
     if not rows:
-        raise InputError("; ".join(failed) or "nothing was compared")
+        raise InputError(f"{place.files} has no run of {plan.reference()}, with which the others are compared")
     results = {
         "reference": plan.reference(),
         "methods": plan.names(),
@@ -99,8 +103,11 @@ def compare(plan: Plan, place: Place, out: Path, processes: int) -> tuple[dict[s
         "vary": plan.vary[0] if plan.vary else None,
         "rows": rows,
     }
-    _write(results, files, out)
-    return results, failed
+    out.mkdir(parents=True, exist_ok=True)
+    durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")
+    durable.atomic_write(out / "comparison.md", summary.text(results))
+    durable.atomic_write(out / "report.html", report.page(results, files))
+    return results
 
 
 def _check(plan: Plan) -> None:
@@ -110,25 +117,26 @@ def _check(plan: Plan) -> None:
         variant(plan.recipe, name)
 
 
-def _tune(plan: Plan, place: Place, processes: int) -> tuple[dict[str, float], list[str]]:
-    """The best learning rate of each method, on the tuning seed."""
-    if not plan.rates:
-        return {}, []
+def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
+    """The runs on the tuning seed, by method and learning rate."""
     seed = plan.tuning_seed
     other = replace(plan.recipe, seed=seed, data=replace(plan.recipe.data, seed=seed))
-    tried = {
+    return {
         (name, rate): Cell(name, with_rate(variant(other, name), rate), f"tune-{name}-{rate:g}")
         for name in plan.names()
         if name not in UNTUNED
         for rate in plan.rates
     }
-    failed = running.run(list(tried.values()), place, processes)
+
+
+def _rates(plan: Plan, place: Place) -> dict[str, float]:
+    """The learning rate of each method that is best on the tuning seed."""
     score: dict[str, dict[float, tuple[float, float]]] = {}
-    for (name, rate), cell in tried.items():
+    for (name, rate), cell in _tuning(plan).items():
         path = kept.path_of(place.files, cell)
         if path.is_file():
             score.setdefault(name, {})[rate] = _held_out(kept.read(path))
-    return {name: max(found, key=found.__getitem__) for name, found in score.items()}, failed
+    return {name: max(found, key=found.__getitem__) for name, found in score.items()}
 
 
 def _held_out(cell: dict[str, Any]) -> tuple[float, float]:
@@ -156,10 +164,11 @@ def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
     return asked
 
 
-def _write(results: dict[str, Any], files: dict[str, reading.Cells], out: Path) -> None:
-    from swirl.compare import report
-
-    out.mkdir(parents=True, exist_ok=True)
-    durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")
-    durable.atomic_write(out / "comparison.md", summary.text(results))
-    durable.atomic_write(out / "report.html", report.page(results, files))
+def _kept(plan: Plan, place: Place) -> dict[str, reading.Cells]:
+    """What the table's runs left, by the value of what varies, method and seed."""
+    files: dict[str, reading.Cells] = {}
+    for cell, at in _cells(plan, _rates(plan, place)):
+        path = kept.path_of(place.files, cell)
+        if path.is_file():
+            files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = kept.read(path)
+    return files
