@@ -131,7 +131,7 @@ def estimate(
         samples: Bootstrap samples.
 
     Returns:
-        `None` where the entries have no seed in common.
+        `None` where the entries have no seed in common, or the statistic is not defined.
     """
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in sums)))
     if not seeds:
@@ -143,9 +143,12 @@ def estimate(
     rows = times @ counts
     drawn, times, rows = drawn[rows > 0], times[rows > 0], rows[rows > 0]
     means = np.einsum("est,dt,ds->ed", table, times, drawn, optimize=True) / rows
-    low, high = np.nanpercentile(statistic(*means), (2.5, 97.5))
-    value = statistic(*(table.sum(axis=2).mean(axis=1) / counts.sum()))
-    return Estimate(float(value), float(low), float(high), len(seeds))
+    value = float(statistic(*(table.sum(axis=2).mean(axis=1) / counts.sum())))
+    if not np.isfinite(value):
+        return None
+    sampled = statistic(*means)
+    low, high = np.percentile(sampled[np.isfinite(sampled)], (2.5, 97.5))
+    return Estimate(value, float(low), float(high), len(seeds))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 100em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px } td, th { padding: .25em .7em; text-align: left }
+td { white-space: nowrap } section { overflow-x: auto }
 tr { border-bottom: 1px solid #ddd } pre { white-space: pre-wrap; background: #f6f6f6; padding: .6em; margin: 0 }
 .three { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5em; font-size: 12px } svg { max-width: 100% }
 ins { background: #c7efcf; text-decoration: none } del { background: #fbd0d0; text-decoration: none }
@@ -75,10 +76,14 @@ def _text(text: object) -> str:
 def _table(lines: Sequence[Sequence[object]]) -> str:
     if len(lines) < 2:
         return "<p>none</p>"
-    head, *body = lines
-    cells = ["<tr>" + "".join(f"<th>{_text(cell)}</th>" for cell in head) + "</tr>"]
-    cells += ["<tr>" + "".join(f"<td>{_text(cell).replace('`', '')}</td>" for cell in row) + "</tr>" for row in body]
-    return f"<table>{''.join(cells)}</table>"
+    rows = [("th", lines[0]), *(("td", line) for line in lines[1:])]
+    cells = ["<tr>" + "".join(f"<{kind}>{_plain(cell)}</{kind}>" for cell in row) + "</tr>" for kind, row in rows]
+    return f"<section><table>{''.join(cells)}</table></section>"
+
+
+def _plain(cell: object) -> str:
+    """A cell of a Markdown table, for HTML."""
+    return _text(cell).replace("`", "")
 
 
 def _svg(figure: "Figure") -> str:

@@ -76,7 +76,7 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
     rows: Rows = []
 
     def add(method: str, statistic: str, estimate: reading.Estimate | None) -> None:
-        if estimate and np.isfinite(estimate.value):
+        if estimate:
             rows.append({"method": method, "statistic": statistic, **estimate._asdict()})
 
     for method, sums in found.items():

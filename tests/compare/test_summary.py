@@ -1,0 +1,136 @@
+"""The figures, tables and report of a comparison, from kept files with known numbers."""
+
+import numpy as np
+import pytest
+from test_reading import point
+
+from swirl.compare import report, summary
+
+COUNTS = {"exact_match_changed": [2, 3], "action_exact_match_changed": [2, 3]}
+
+
+def cell(*later, warm=(0, 1)):
+    """A run of two test trajectories; the inverse model is right in half of the rows."""
+    inverse = point("warmup-inverse-sft", "inverse", 30, [0, 0])
+    inverse["sums"] = {"action_exact_match_changed": [1, 1.5]}
+    points = [point("copy-input", "forward", None, [0, 0]), point("warmup-forward-sft", "forward", 20, list(warm))]
+    return {
+        "points": [*points, inverse, *later],
+        "counts": {role: COUNTS for role in ("forward", "inverse")},
+        "rows": [
+            {"role": "inverse", "phase": "warmup", "metric": "action_unique_share", "value": 0.25},
+        ],
+        "alarms": ["swirl1-forward-grpo: reward rose"],
+        "samples": [
+            {"role": "forward", "kind": "worst", "row": 3, "state": "lamp <b>off</b>", "action": "press"}
+            | {"next_state": "lamp on", "prediction": "lamp off", "score": 0.0}
+        ],
+        "commit": "abc1234",
+        "machine": {"cores": 2},
+        "versions": {"torch": "2.13.0"},
+    }
+
+
+@pytest.fixture
+def cells():
+    return {
+        "verified": {s: cell(point("verified1-forward-sft", "forward", 50, [2, 2])) for s in (0, 1)},
+        "swirl": {s: cell(point("swirl1-forward-grpo", "forward", 90, [0, 2])) for s in (0, 1)},
+        "oracle": {s: cell(point("oracle1-forward-sft", "forward", 99, [2, 3])) for s in (0, 1)},
+    }
+
+
+@pytest.fixture
+def results(cells):
+    rows = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
+    return {
+        "reference": "verified",
+        "methods": ["swirl", "oracle", "verified"],
+        "seeds": [0, 1],
+        "learning_rates": {"swirl": 1e-5},
+        "tuning_seed": 1000,
+        "vary": None,
+        "rows": rows,
+    }
+
+
+def figures(results, unit="cpu_seconds"):
+    forward = [r for r in results["rows"] if r["unit"] == unit and r["role"] in ("forward", "both")]
+    return {(r["method"], r["statistic"]): r["value"] for r in forward}
+
+
+def test_values_differences_gaps_and_costs(results):
+    found = figures(results)
+    # Of 5 rows: 1 right after the warm-up, 4 by verified, 5 by the oracle; swirl has 1 + 1 * (50 - 30) / (90 - 30).
+    swirl = (1 + 1 / 3) / 5
+    expected = {
+        ("warmup", "value"): 1 / 5,
+        ("verified", "value"): 4 / 5,
+        ("swirl", "value"): swirl,
+        ("oracle", "value"): 1,
+        ("copy-input", "value"): 0,
+        ("warmup", "difference"): -3 / 5,
+        ("swirl", "difference"): swirl - 4 / 5,
+        ("oracle", "difference"): 1 / 5,
+        ("verified", "gap_closed"): 3 / 4,
+        ("swirl", "gap_closed"): (swirl - 1 / 5) / (4 / 5),
+        ("verified", "cost"): 50,
+        ("swirl", "cost"): 50,
+        ("oracle", "cost"): 99,
+    }
+    assert found == pytest.approx(expected)
+    assert figures(results, "tokens")["swirl", "cost"] == 500
+
+
+def test_an_oracle_that_gains_nothing_bounds_nothing(cells, results):
+    for by_seed in cells.values():
+        for one in by_seed.values():
+            one["points"] = [p for p in one["points"] if not p["phase"].startswith("oracle")]
+    rows = summary.summarise(cells, "verified")
+    assert not [row for row in rows if row["statistic"] == "gap_closed"]
+    assert all(np.isfinite(row["value"]) for row in rows)
+
+
+def test_the_table_names_what_was_compared_in_order(results):
+    lines = summary.table(results, "cpu_seconds")
+    assert [line[0] for line in lines[1:]] == ["`copy-input`", "`warmup`", "`swirl`", "`verified`", "`oracle`"]
+    head, swirl = lines[0], lines[3]
+    told = dict(zip(head, swirl, strict=True))
+    assert told["seeds"] == "2" and told["learning rate"] == "1e-05" and told["CPU s"] == "50"
+    assert told["next state, exact"].startswith("0.267 [")
+    assert told["forward: against `verified`"].startswith("-0.533 [-")
+    assert told["action, exact"].startswith("0.500 [")
+    assert dict(zip(head, lines[4], strict=True))["forward: against `verified`"] == ""
+    assert "| `swirl` | 2 | 1e-05 | 50 |" in summary.text(results)
+
+
+def test_what_varies_becomes_columns(cells, results):
+    at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
+    results |= {"vary": "data.labels", "rows": at}
+    [forward, inverse] = summary.tables(results).values()
+    assert forward[0] == ["next state, exact, by `data.labels`", "100", "200"]
+    assert [line[0] for line in forward[1:]][-1] == "`oracle`"
+    assert forward[2][1].startswith("0.200 [") and inverse[0][0].startswith("action, exact")
+
+
+def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cells, results):
+    page = report.page(results, {"": cells})
+    assert page.count("<svg") == 1 and "<script" not in page and "src=" not in page
+    assert "lamp &lt;b&gt;off&lt;/b&gt;" in page  # recordings are data, not markup
+    assert "lamp <del>on</del><ins>off</ins>" in page
+    assert "swirl, seed 1: swirl1-forward-grpo: reward rose" in page
+    for fact in ("abc1234", "cores 2", "torch 2.13.0", "0.250"):
+        assert fact in page
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "marked"),
+    [
+        ("a b", "a b", "a b"),
+        ("a b", "a c", "a <del>b</del><ins>c</ins>"),
+        ("a", "a\nb", "a<ins>\nb</ins>"),
+        ("", "x < y", "<ins>x &lt; y</ins>"),
+    ],
+)
+def test_differences_are_marked_by_words(before, after, marked):
+    assert report._marked(before, after) == marked
