@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from test_run import RECIPE, rows, write
@@ -110,7 +111,11 @@ def test_learning_rates_are_tried_on_a_seed_of_their_own_and_a_run_that_fails_st
 @pytest.mark.slow
 def test_ctrl_c_ends_the_runs_and_the_same_command_goes_on(words, tmp_path):
     words = [*words, "--methods", "bootstrap", "--seeds", "0", "--verified.steps", 2000, "--inferred.steps", 2000]
-    started = subprocess.Popen(compare(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore it, and what they start does too.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    started = subprocess.Popen(
+        compare(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     log = tmp_path / "out" / "runs" / "bootstrap-seed0.log"
     while "bootstrap1-forward-sft: started" not in (log.read_text() if log.is_file() else ""):
         assert started.poll() is None, started.communicate()
