@@ -126,10 +126,10 @@ def test_turn_one_is_the_one_step_metric_of_the_same_rows(run_folder):
 def test_a_part_is_drawn_by_whole_stretches(run_folder):
     forward = api.load_forward(run_folder, "cpu")
     rows = [{**row, "trajectory": f"t{i}", "history": []} for i in range(6) for row in COUNT[:3]]
-    first, again = (rollouts.measure(forward, rows, 4, turns=3, most=7, seed=1) for _ in range(2))
+    first, again = (rollouts.measure(forward, rows, 4, turns=3, most=4, seed=1) for _ in range(2))
     assert first == again
     survivors = [row["value"] for row in first if row["metric"].startswith("rollout_survivors")]
-    assert survivors == [2] * 6  # two stretches of three steps, for the baseline and for the model
+    assert survivors == [2] * 6  # two whole stretches of three steps, for the baseline and for the model
 
 
 def test_a_state_that_outgrows_the_model_is_lost_not_an_error(run_folder):

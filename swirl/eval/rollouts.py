@@ -116,7 +116,7 @@ def measure(
         recording: Rows in any order, with `history` where the model wants it.
         max_new_tokens: Token limit of a prediction.
         turns: T, the longest rollout.
-        most: Most recorded steps to use; stretches are then drawn at random; 0: all.
+        most: Recorded steps to use; stretches are drawn at random until there are so many; 0: all.
         seed: Of that draw.
 
     Returns:
@@ -125,8 +125,8 @@ def measure(
     """
     starts = stretches(recording, turns)
     order = np.random.default_rng(seed).permutation(len(starts))
-    kept = np.cumsum([len(starts[i]) for i in order]) <= (most or np.inf)
-    starts = [starts[i] for i in sorted(order[kept])]
+    lengths = np.array([len(starts[i]) for i in order])
+    starts = [starts[i] for i in sorted(order[np.cumsum(lengths) - lengths < (most or np.inf)])]
     copied = [[state_text(stretch[0]["state"])] * len(stretch) for stretch in starts]
     rolled = roll(predictor(forward, max_new_tokens), starts, forward.recipe.data.history)
     return by_turn("copy-input", starts, copied) + by_turn(str(forward.checkpoint), starts, rolled)

@@ -46,6 +46,11 @@ def plain(model: str, role: Role, metric: str, value: float, n: int) -> Results:
     return [_row(model, role, metric, value, None, None, n)]
 
 
+def interval(row: dict[str, Any]) -> str:
+    """The interval of a row in words."""
+    return "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+
+
 def _row(
     model: str, role: Role, metric: str, value: float, low: float | None, high: float | None, n: int
 ) -> dict[str, Any]:
