@@ -81,6 +81,6 @@ def test_the_command_prints_tables_and_json(recording, run_folder, capsys):
     shape(json.loads(capsys.readouterr().out))
     assert cli.main(words) == 0
     out = capsys.readouterr().out
-    for text in ("Rollouts, by turn", "rollout_consistency", "Trust", "trust_ece", "Trust, by bin"):
+    for text in ("Rollouts, by turn", "rollout_survivors", "Trust", "trust_ece", "Trust, by bin"):
         assert text in out
     assert cli.main([*words[:-4], "--suite", "rolouts"]) == 2
