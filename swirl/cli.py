@@ -223,9 +223,7 @@ def _varied(text: str) -> tuple[str, list[Any]]:
 def _eval(a: argparse.Namespace) -> None:
     from swirl.eval import standalone
 
-    rows = standalone.evaluate(
-        a.data, forward=a.forward, inverse=a.inverse, max_rows=a.max_rows, device=a.device, encoder=a.encoder
-    )
+    rows = standalone.evaluate(a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder, a.suite)
     standalone.show(rows, as_json=a.json)
 
 

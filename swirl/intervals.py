@@ -1,6 +1,6 @@
-"""95 % intervals of a mean over rows that come in clusters."""
+"""95 % intervals of a mean, or of any other statistic, over rows that come in clusters."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -30,13 +30,7 @@ def bootstrap_interval(
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise ValueError("got no values, expected at least one: leave out a metric that is over no rows")
-    ids = np.arange(len(values))
-    if clusters is not None:
-        if len(clusters) != len(values):
-            raise ValueError(f"got {len(clusters)} cluster names for {len(values)} values, expected one for each")
-        order: dict[Hashable, int] = {}
-        named = np.array([order.setdefault(name, len(order)) for name in clusters])
-        ids = named if len(order) > 1 else ids
+    ids = _cluster_ids(len(values), clusters)
     # Counted from the first value, so that equal values give a width of exactly 0 instead of rounding noise.
     sums, sizes = np.bincount(ids, weights=values - values[0]), np.bincount(ids)
     rng = np.random.default_rng(seed)
@@ -47,3 +41,47 @@ def bootstrap_interval(
         means[start : start + block] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.percentile(means, (2.5, 97.5)) + values[0]
     return float(low), float(high)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[np.ndarray], float],
+    clusters: Sequence[Hashable] | np.ndarray,
+    seed: int = 0,
+    samples: int = 1000,
+) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of what is no mean: a ratio, a calibration error.
+
+    Clusters are drawn as in `bootstrap_interval`. A draw in which the statistic is not defined is left out.
+
+    Args:
+        statistic: Gives a number for row indices, which may repeat; NaN where it is not defined.
+        clusters: One name per row (its trajectory).
+        seed: Seed of the draws; same arguments, same interval.
+        samples: Number of bootstrap samples.
+
+    Raises:
+        ValueError: There are no rows, or the statistic is defined in no draw.
+    """
+    if not len(clusters):
+        raise ValueError("got no rows, expected at least one: leave out a metric that is over no rows")
+    ids = _cluster_ids(len(clusters), clusters)
+    members = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(len(members), size=len(members)) for _ in range(samples))
+    values = np.array([statistic(np.concatenate([members[k] for k in draw])) for draw in drawn])
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        raise ValueError("the statistic is defined in no draw: leave out a metric that is over no rows")
+    low, high = np.percentile(defined, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _cluster_ids(rows: int, clusters: Sequence[Hashable] | np.ndarray | None) -> np.ndarray:
+    """A number per row, equal within a cluster, from 0 without gaps; each row its own where there is one cluster."""
+    if clusters is None:
+        return np.arange(rows)
+    if len(clusters) != rows:
+        raise ValueError(f"got {len(clusters)} cluster names for {rows} values, expected one for each")
+    order: dict[Hashable, int] = {}
+    named = np.array([order.setdefault(name, len(order)) for name in clusters])
+    return named if len(order) > 1 else np.arange(rows)

@@ -59,3 +59,19 @@ def test_bootstrap_refuses_what_it_cannot_resample():
         intervals.bootstrap_interval([])
     with pytest.raises(ValueError, match="1 cluster names for 2 values"):
         intervals.bootstrap_interval([1.0, 2.0], ["a"])
+
+
+def test_the_interval_of_a_mean_is_the_same_by_the_general_way():
+    values, clusters = np.random.default_rng(1).normal(size=60), [f"t{i // 3}" for i in range(60)]
+    general = intervals.bootstrap_statistic(lambda index: float(values[index].mean()), clusters, samples=4000)
+    assert general == pytest.approx(intervals.bootstrap_interval(values, clusters, samples=4000), abs=0.02)
+
+
+def test_draws_in_which_a_statistic_is_not_defined_are_left_out():
+    above, below = np.array([1.0, 1.0]), np.array([1.0, 0.0])
+
+    def ratio(index):
+        return above[index].sum() / below[index].sum() if below[index].any() else math.nan
+
+    # The draws of two rows: both the first (1), one of each (2), both the second (not defined).
+    assert intervals.bootstrap_statistic(ratio, ["a", "b"]) == (1.0, 2.0)

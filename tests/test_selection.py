@@ -160,7 +160,7 @@ def test_a_phase_keeps_by_what_it_is_told_and_what_its_weights_do(measured, tmp_
     rewards = [{"reward": 0.1 * step} for step in range(20)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rewards))
     runner = Runner(None, Recipe(model=Model(shared=shared)), tmp_path)
-    runner.validation = [{}]
+    runner.validation = [{"state": "x", "action": "wait", "next_state": "x"}]
     pair = Pair(PATHS[0], PATHS[0])
     select = runner._select("phase", trained, pair, Schedule(3, 1, 1e-3, 0, 0, 2), tmp_path, keep)
     assert select(PATHS).name == expected
@@ -179,6 +179,17 @@ def test_a_reward_that_rises_while_validation_falls_is_an_alarm(choose):
     assert choose({"forward": falling}, "last", rising[::-1])[1]["alarms"] == []
     assert choose({"forward": falling[::-1]}, "last", rising)[1]["alarms"] == []
     assert choose({"forward": falling}, "last")[1]["alarms"] == []
+
+
+def test_actions_that_collapse_are_an_alarm_where_something_changed():
+    rows = [
+        {"state": "x", "action": action, "next_state": after} for action, after in zip("abcda", "yyyyx", strict=True)
+    ]
+    ratio = [{"metric": "action_perplexity_ratio", "value": 0.05}]
+    [alarm] = selection._collapse(rows, ratio, ["a", "b", "c", "d", "z"])
+    assert "perplexity_ratio 0.05 (n = 4)" in alarm
+    assert selection._collapse(rows, [], ["a", "b", "", "d", "z"]) == []  # what cannot be read is not compared
+    assert len(selection._collapse(rows, [], ["q"] * 5)) == 2  # few different ones, and they say nothing
 
 
 def test_patience_counts_rounds_in_which_neither_role_improved(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 
 from swirl import health, intervals, labelling, metrics, models, progress, prompts, similarity
 from swirl.config import Recipe
+from swirl.eval import latent
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
 from swirl.types import Role, state_text
@@ -145,7 +146,8 @@ def measure(
     extra = {"nll_per_token": (nll, every), "nll": (-np.array(sums), every)}
     if len(differ):
         extra["nll_changed"] = (-np.array(sums)[differ], differ)
-    return results(role, rows, predictions, extra, encoder), predictions
+    signs = latent.signs(scorer, rows, predictions, (sums, counts), recipe) if role == "inverse" else []
+    return results(role, rows, predictions, extra, encoder) + signs, predictions
 
 
 def results(

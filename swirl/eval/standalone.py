@@ -5,6 +5,8 @@ The same metrics as a run's own test, on data of the user's choice. A run folder
 are limited by the rows at hand: one that is longer than every recorded text may be cut elsewhere.)
 
 `swirl eval recording.parquet --forward runs/minigrid --inverse Qwen/Qwen3-0.6B`
+
+What is measured beyond one step is in `suite`.
 """
 
 import json
@@ -18,7 +20,8 @@ from swirl import data as recordings
 from swirl import labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.errors import InputError
-from swirl.eval import held_out
+from swirl.eval import held_out, suite
+from swirl.eval.rows import interval
 from swirl.types import Role
 
 Rows = list[dict[str, Any]]
@@ -32,6 +35,7 @@ def evaluate(
     max_rows: int | None = None,
     device: str = "auto",
     encoder: str = "",
+    parts: str | None = None,
 ) -> list[dict[str, Any]]:
     """Measure checkpoints on a recording.
 
@@ -46,13 +50,15 @@ def evaluate(
             drew of its test part.
         device: Where to compute.
         encoder: Also measure BERTScore of next states with this encoder (`swirl.similarity.Encoder`).
+        parts: Names of parts of the suite to measure too, comma-separated, or "all".
 
     Returns:
         Rows {"model", "role", "metric", "value", "low", "high", "n"}; `model` is the checkpoint or the baseline.
         `majority-action` names the most frequent action of the rows that are scored.
 
     Raises:
-        InputError: No model is given, a file cannot be used, or a row exceeds what the model reads.
+        InputError: No model is given, a file cannot be used, a row exceeds what the model reads, or the suite cannot
+            be measured with what is given.
         MissingPartError: The encoder is not installed.
     """
     if not (forward or inverse):
@@ -62,6 +68,8 @@ def evaluate(
     if encoder and not forward:
         raise InputError("--encoder is for next states; give --forward")
     similar = similarity.Encoder(encoder, device) if encoder else None
+    given: dict[Role, Any] = {"forward": forward, "inverse": inverse}
+    chosen = suite.parse(parts, [role for role, path in given.items() if path])
     forward_model = load_forward(forward, device) if forward else None
     inverse_model = load_inverse(inverse, device) if inverse else None
     models = [model for model in (forward_model, inverse_model) if model]
@@ -69,19 +77,25 @@ def evaluate(
     labelled = [row for row in rows if row["action"] is not None]
     if not labelled and len(models) < 2:
         raise InputError(f"{data}: none of its {len(rows)} rows has an action; the cycle needs none, but both models")
+    if chosen and not labelled:
+        raise InputError(f"{data}: none of its {len(rows)} rows has an action, which --suite needs; leave it out")
     drawn = models[0].recipe
     most = drawn.evaluation.max_rows if max_rows is None else max_rows
     picked = _draw(labelled or rows, most, drawn.data.seed)
     found = [_count("rows_without_action", len(rows) - len(labelled), len(rows)), _count("rows_scored", len(picked))]
-    inferred = None
+    predictions: dict[Role, list[str]] = {}
     for model in models:
-        metrics_found, predictions = _measure(
+        metrics_found, predictions[model.role] = _measure(
             model, picked, bool(labelled), similar if model is forward_model else None
         )
         found += metrics_found
-        inferred = predictions if model.role == "inverse" else None
-    if forward_model and inferred is not None:
-        found += _cycle(forward_model, picked, inferred)
+    if forward_model and inverse_model:
+        found += _cycle(forward_model, picked, predictions["inverse"])
+    if chosen:
+        by_role: dict[Role, ForwardModel | InverseModel] = {model.role: model for model in models}
+        limits: dict[Role, int] = {model.role: _limit(model, labelled) for model in models}
+        subject = suite.Subject(rows, picked, most, drawn.data.seed, by_role, limits, predictions)
+        found += suite.measure(chosen, subject)
     return found
 
 
@@ -165,18 +179,16 @@ def show(rows: Rows, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
+    one_step = [row for row in rows if suite.part_of(row) is None]
     roles: tuple[Role, ...] = ("forward", "inverse")
     for role in roles:
-        mine = [row for row in rows if row["role"] == role]
+        mine = [row for row in one_step if row["role"] == role]
         base = {row["metric"]: row["value"] for row in mine if row["model"] == BASELINE[role]}
         found = [row for row in mine if row["model"] != BASELINE[role]]
         if found:
-            cells = [[r["metric"], base.get(r["metric"]), r["value"], _interval(r), r["n"]] for r in found]
+            cells = [[r["metric"], base.get(r["metric"]), r["value"], interval(r), r["n"]] for r in found]
             columns = ["metric", BASELINE[role], "model", "95 %", "rows"]
             progress.table(f"{role.capitalize()} model: {found[0]['model']}", columns, cells)
-    rest = [[row["metric"], row["value"], _interval(row), row["n"]] for row in rows if row["role"] == "both"]
+    rest = [[row["metric"], row["value"], interval(row), row["n"]] for row in one_step if row["role"] == "both"]
     progress.table("Recording", ["metric", "value", "95 %", "rows"], rest)
-
-
-def _interval(row: dict[str, Any]) -> str:
-    return "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+    suite.show(rows)

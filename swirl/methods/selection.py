@@ -13,7 +13,7 @@ from typing import Literal
 from swirl import health, metrics, parallel
 from swirl.eval import held_out
 from swirl.methods.phases import Measured, Pair, Phases
-from swirl.types import ROLES, Role
+from swirl.types import ROLES, Role, state_text
 
 logger = logging.getLogger("swirl")
 
@@ -72,7 +72,7 @@ def _chosen(
             "select": keep,
             "chosen": chosen,
             "curve": _curve(list(checkpoints), scored),
-            "alarms": _alarms(roles, scored, out),
+            "alarms": _alarms(roles, scored, out, run.validation),
             "validation": _validation(run, after),
             "predictions": {role: scored[chosen][role][1] for role in roles},
         },
@@ -109,7 +109,7 @@ def _curve(steps: Sequence[int], scored: Scored) -> list[dict]:
     ]
 
 
-def _alarms(roles: Sequence[Role], scored: Scored, out: Path) -> list[str]:
+def _alarms(roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dict]) -> list[str]:
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     rewards = [row["reward"] for row in log if row.get("reward") is not None]
     alarms = []
@@ -118,7 +118,17 @@ def _alarms(roles: Sequence[Role], scored: Scored, out: Path) -> list[str]:
         held = [next((row for row in one[role][0] if row["metric"] == metric), None) for one in scored]
         if held[0] and held[-1]:
             alarm = health.reward_hacking(rewards, [row["value"] for row in held if row], held[0]["n"], metric)
-            if alarm:
-                logger.warning("reward-hacking alarm: %s", alarm)
-                alarms.append(alarm)
+            alarms += [alarm] if alarm else []
+        if role == "inverse":
+            alarms += _collapse(rows, *scored[-1][role])
+    for alarm in alarms:
+        logger.warning("%s", alarm)
     return alarms
+
+
+def _collapse(rows: Sequence[dict], found: Sequence[dict], predictions: Sequence[str]) -> list[str]:
+    """Alarms for the actions that a phase ends with, on changed transitions."""
+    changed = [metrics.changed(state_text(row["state"]), state_text(row["next_state"])) for row in rows]
+    read = [(text, row["action"]) for text, row, yes in zip(predictions, rows, changed, strict=True) if yes and text]
+    ratio = next((row["value"] for row in found if row["metric"] == "action_perplexity_ratio"), None)
+    return health.collapse([text for text, _ in read], [action for _, action in read], ratio)

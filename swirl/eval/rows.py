@@ -1,0 +1,57 @@
+"""Rows of results that name their model: what the parts of the suite give.
+
+Intervals are by bootstrap over trajectories, for the steps of one trajectory resemble each other.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from swirl import intervals
+from swirl.types import Role
+
+Rows = Sequence[dict[str, Any]]
+Results = list[dict[str, Any]]
+"""Rows {"model", "role", "metric", "value", "low", "high", "n"}."""
+
+
+def mean(
+    model: str, role: Role, metric: str, values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray
+) -> Results:
+    """The mean of a value per row and its interval; nothing where there are no rows."""
+    if not len(values):
+        return []
+    low, high = intervals.bootstrap_interval(np.asarray(values, float), clusters)
+    return [_row(model, role, metric, float(np.mean(values)), low, high, len(values))]
+
+
+def statistic(
+    model: str,
+    role: Role,
+    metric: str,
+    function: Callable[[np.ndarray], float],
+    clusters: Sequence[Hashable] | np.ndarray,
+) -> Results:
+    """What a function of row indices gives over all rows, and its interval; nothing where it is not defined."""
+    value = function(np.arange(len(clusters))) if len(clusters) else np.nan
+    if not np.isfinite(value):
+        return []
+    low, high = intervals.bootstrap_statistic(function, clusters)
+    return [_row(model, role, metric, float(value), low, high, len(clusters))]
+
+
+def plain(model: str, role: Role, metric: str, value: float, n: int) -> Results:
+    """A number without an interval: a count, or what chance gives."""
+    return [_row(model, role, metric, value, None, None, n)]
+
+
+def interval(row: dict[str, Any]) -> str:
+    """The interval of a row in words."""
+    return "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+
+
+def _row(
+    model: str, role: Role, metric: str, value: float, low: float | None, high: float | None, n: int
+) -> dict[str, Any]:
+    return {"model": model, "role": role, "metric": metric, "value": value, "low": low, "high": high, "n": n}

@@ -1,0 +1,143 @@
+"""The parts of `swirl eval --suite`: what is measured beyond one step.
+
+| part | file | needs |
+|---|---|---|
+| `rollouts` | `rollouts.py` | a forward model |
+| `knowledge` | `knowledge.py` | a forward model; both for action following |
+| `trust` | `trust.py` | either model |
+
+`swirl eval recording.parquet --forward runs/minigrid --inverse runs/minigrid --suite all`
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swirl import labelling, progress
+from swirl.api import ForwardModel, InverseModel
+from swirl.errors import InputError
+from swirl.eval import knowledge, rollouts, rows, trust
+from swirl.types import Role
+from swirl.worlds.base import unknown
+
+Rows = rows.Rows
+PREFIXES = {
+    "rollouts": ("rollout_",),
+    "knowledge": ("ranking_", "following_"),
+    "trust": ("trust_",),
+}
+"""How the names of a part's metrics begin."""
+NEEDS: dict[str, tuple[Role, ...]] = {"rollouts": ("forward",), "knowledge": ("forward",), "trust": ()}
+"""The models without which a part has nothing to measure."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, and on what.
+
+    Attributes:
+        recording: All rows.
+        picked: Rows with actions, as many as are to be scored.
+        most: That number; 0: all.
+        seed: Of every draw.
+        models: The models by role.
+        limits: Token limit of a reply by role.
+        predictions: Their greedy predictions for `picked`, by role.
+        list_actions: The world's actions in a state, where they are known.
+    """
+
+    recording: Rows
+    picked: Rows
+    most: int
+    seed: int
+    models: dict[Role, ForwardModel | InverseModel]
+    limits: dict[Role, int]
+    predictions: dict[Role, list[str]]
+    list_actions: labelling.ListActions | None = None
+
+
+def parse(names: str | None, given: Sequence[Role]) -> tuple[str, ...]:
+    """The parts that a comma-separated list names; "all" are those that the given models allow.
+
+    Raises:
+        InputError: There is no such part, or it needs a model that is not given.
+    """
+    if not names:
+        return ()
+    if names == "all":
+        return tuple(part for part, roles in NEEDS.items() if set(roles) <= set(given))
+    parts = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    for part in parts:
+        if part not in NEEDS:
+            raise unknown("part of the suite", part, [*NEEDS, "all"])
+        for role in NEEDS[part]:
+            if role not in given:
+                raise InputError(f"--suite {part} measures the {role} model; give --{role}")
+    return parts
+
+
+def measure(parts: Sequence[str], subject: Subject) -> rows.Results:
+    """The results of the parts, in their order."""
+    forward, inverse = subject.models.get("forward"), subject.models.get("inverse")
+    out: rows.Results = []
+    for part in parts:
+        if part == "rollouts" and isinstance(forward, ForwardModel):
+            most, seed, limit = subject.most, subject.seed, subject.limits["forward"]
+            out += rollouts.measure(forward, subject.recording, limit, most=most, seed=seed)
+        elif part == "knowledge" and isinstance(forward, ForwardModel):
+            out += knowledge.ranking(forward, subject.picked, subject.recording)
+            if isinstance(inverse, InverseModel):
+                out += knowledge.following(
+                    forward,
+                    inverse,
+                    subject.picked,
+                    subject.predictions["forward"],
+                    subject.predictions["inverse"],
+                    (subject.limits["forward"], subject.limits["inverse"]),
+                    subject.list_actions,
+                    subject.seed,
+                )
+        elif part == "trust":
+            for role, model in subject.models.items():
+                out += trust.measure(model, subject.picked, subject.limits[role], subject.list_actions)
+    return out
+
+
+def part_of(row: dict[str, Any]) -> str | None:
+    """The part that a row of results is of; `None` for the one-step metrics."""
+    return next((part for part, prefixes in PREFIXES.items() if row["metric"].startswith(prefixes)), None)
+
+
+def show(results: Rows) -> None:
+    """Print a table for each part, and one for what it counts by turn or by bin."""
+    for part in PREFIXES:
+        mine = [row for row in results if part_of(row) == part]
+        counted = {"t": "by turn", "b": "by bin, the least sure first"}
+        plain = [row for row in mine if not _counted(row)]
+        if plain:
+            cells = [[_name(row), _short(row), row["value"], rows.interval(row), row["n"]] for row in plain]
+            progress.table(part.capitalize(), ["metric", "model", "value", "95 %", "rows"], cells)
+        for letter, title in counted.items():
+            found = [(row, at) for row in mine if (at := _counted(row)) and at[1] == letter]
+            if found:
+                numbers = sorted({at[2] for _, at in found})
+                values = {(_name(row, at[0]), _short(row), at[2]): row["value"] for row, at in found}
+                heads = dict.fromkeys((name, model) for name, model, _ in values)
+                cells = [[*head, *(values.get((*head, number)) for number in numbers)] for head in heads]
+                progress.table(f"{part.capitalize()}, {title}", ["metric", "model", *map(str, numbers)], cells)
+
+
+def _name(row: dict[str, Any], metric: str = "") -> str:
+    return f"{row['role']} {metric or row['metric']}"
+
+
+def _short(row: dict[str, Any]) -> str:
+    """A checkpoint's folder, whose whole path stands above; or the baseline."""
+    return row["model"].rstrip("/").rpartition("/")[2]
+
+
+def _counted(row: dict[str, Any]) -> tuple[str, str, int] | None:
+    """Metric, t or b, and number of a metric by turn or by bin."""
+    match = re.fullmatch(r"(.+)_([tb])(\d+)", row["metric"])
+    return (match[1], match[2], int(match[3])) if match else None

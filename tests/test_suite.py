@@ -1,0 +1,86 @@
+import json
+import math
+
+import pytest
+
+from swirl import cli
+from swirl.errors import InputError
+from swirl.eval import standalone, suite
+
+WORDS = ("shut", "open", "left", "right")
+ROWS = [
+    {
+        "state": f"door {WORDS[i % 4]}\nkey",
+        "action": f"go {WORDS[(i + t) % 4]}",
+        "next_state": f"door {WORDS[(i + 1) % 4]}\nkey",
+        "trajectory": f"t{t}",
+        "step": i,
+        "layout": "one",
+    }
+    for t in range(3)
+    for i in range(4 + t)
+]
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def test_the_parts_that_are_named():
+    assert suite.parse(None, ["forward"]) == ()
+    assert suite.parse("trust, rollouts", ["forward"]) == ("trust", "rollouts")
+    assert "rollouts" not in suite.parse("all", ["inverse"])
+    assert set(suite.parse("all", ["forward", "inverse"])) == set(suite.PREFIXES)
+    with pytest.raises(InputError, match="unknown part of the suite 'rollout': did you mean 'rollouts'"):
+        suite.parse("rollout", ["forward"])
+    with pytest.raises(InputError, match="--suite knowledge measures the forward model; give --forward"):
+        suite.parse("trust,knowledge", ["inverse"])
+
+
+def shape(rows):
+    assert all(list(row) == ["model", "role", "metric", "value", "low", "high", "n"] for row in rows)
+    assert all(math.isfinite(row["value"]) and row["n"] >= 1 for row in rows if suite.part_of(row))
+    return {part: {row["metric"] for row in rows if suite.part_of(row) == part} for part in suite.PREFIXES}
+
+
+@pytest.mark.parametrize("model", ["run_folder", "qwen3"])
+def test_a_run_and_any_instruct_model_are_measured_alike(model, recording, request):
+    folder = request.getfixturevalue(model)
+    rows = standalone.evaluate(recording, folder, folder, device="cpu", max_rows=6, parts="rollouts,knowledge,trust")
+    found = shape(rows)
+    assert {f"rollout_{m}_t{t}" for m in ("exact_match", "token_f1") for t in range(1, 7)} <= found["rollouts"]
+    assert found["knowledge"] == {"ranking_mrr_changed", "ranking_hit1_changed", "following_changed"}
+    assert {"trust_ece", "trust_aurc_changed", "trust_accuracy_b1"} <= found["trust"]
+    assert {row["role"] for row in rows if suite.part_of(row) == "trust"} == {"forward", "inverse"}
+
+
+def test_the_suite_adds_to_the_one_step_metrics_and_changes_none(recording, run_folder):
+    plain = standalone.evaluate(recording, run_folder, run_folder, device="cpu")
+    more = standalone.evaluate(recording, run_folder, run_folder, device="cpu", parts="trust")
+    assert more[: len(plain)] == plain
+    assert {suite.part_of(row) for row in more[len(plain) :]} == {"trust"}
+    # What the model is trusted with is what it is scored on.
+    accuracy = [row for row in more if row["metric"] == "exact_match" and row["model"] != "copy-input"]
+    bins = [r for r in more if r["metric"].startswith("trust_accuracy_b") and r["role"] == "forward"]
+    assert sum(r["value"] * r["n"] for r in bins) / sum(r["n"] for r in bins) == pytest.approx(accuracy[0]["value"])
+
+
+def test_a_suite_without_any_action_is_refused(run_folder, tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({**row, "action": None}) + "\n" for row in ROWS))
+    with pytest.raises(InputError, match="none of its 15 rows has an action, which --suite needs"):
+        standalone.evaluate(path, run_folder, run_folder, device="cpu", parts="rollouts")
+
+
+def test_the_command_prints_tables_and_json(recording, run_folder, capsys):
+    words = ["eval", str(recording), "--forward", str(run_folder), "--suite", "rollouts,trust", "--device", "cpu"]
+    assert cli.main([*words, "--json"]) == 0
+    shape(json.loads(capsys.readouterr().out))
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    for text in ("Rollouts, by turn", "rollout_survivors", "Trust", "trust_ece", "Trust, by bin"):
+        assert text in out
+    assert cli.main([*words[:-4], "--suite", "rolouts"]) == 2
