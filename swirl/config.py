@@ -179,6 +179,9 @@ class Inferred:
     lr_warmup: float = 0.05
     label_share: float = 0.1
     """`sft-merge`, `bootstrap`: least share of labelled transitions in the training rows."""
+    change_weight: float = 1.0
+    """`bootstrap`, where next states are written whole: how many times as much a token counts that belongs to what
+    changed; 1: all alike."""
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "more than 0": (
         lambda value: 0 < value < math.inf,
         "model.lora_alpha pretrain.learning_rate warmup.learning_rate swirl.learning_rate verified.learning_rate "
-        "inferred.learning_rate "
+        "inferred.learning_rate inferred.change_weight "
         "swirl.temperature",
     ),
     "less than 0, and finite: an infinite reward destroys the weights": (
@@ -164,6 +164,11 @@ def _check(recipe: Recipe) -> None:
     if recipe.model.name == "tiny" and recipe.model.hidden % (2 * recipe.model.heads):
         raise InputError(
             f"model.hidden = {recipe.model.hidden}, expected a multiple of twice model.heads = {recipe.model.heads}"
+        )
+    if recipe.inferred.change_weight != 1 and "-change" in recipe.model.prompt:
+        raise InputError(
+            f"inferred.change_weight = {recipe.inferred.change_weight} with model.prompt = {recipe.model.prompt!r}, "
+            "where next states are written as changes and every token is of the change; leave it at 1"
         )
     if recipe.data.validation + recipe.data.test >= 1:
         raise InputError("data.validation + data.test must leave something for training; expected shares under 1")

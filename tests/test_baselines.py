@@ -2,16 +2,23 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_rewards import Fixed, asked, replies
 from test_run import RECIPE, refused, rows, write
 from whole_runs import phases_of
 
-from swirl import labelling
-from swirl.config import Recipe
+from swirl import labelling, train
+from swirl.changes import changed_tokens
+from swirl.config import Inferred, Recipe
+from swirl.data.table import SCHEMA
 from swirl.eval import held_out
+from swirl.methods.bootstrap import bootstrap
+from swirl.methods.phases import Pair
+from swirl.methods.runner import Runner
 from swirl.rewards.likelihood import Likelihood
 from swirl.rewards.verifiable import changed_facts, decoded_action
 from swirl.scorer import Scorer
@@ -126,6 +133,28 @@ def test_labels_are_inferred_for_pairs_of_the_state_only_part(run):
         labelled = pq.read_table(folder(run, f"{name}-label") / "rows.parquet").to_pylist()
         assert labelled and {(row["state"], row["next_state"]) for row in labelled} <= known
         assert all(row["action"] for row in labelled)
+
+
+def test_bootstrap_weighs_what_changed_where_the_recipe_says_so(tiny, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(train, "sft", lambda start, rows, out, **options: told.append((rows, options["weights"])))
+    table = [{**row, "trajectory": "t", "step": 0} for row in rows()[:1]]
+    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), tmp_path / "rows.parquet")
+    for weight in (1.0, 3.0):
+        recipe = Recipe(inferred=Inferred(rounds=1, change_weight=weight))
+        runner = Runner(
+            cast(Any, SimpleNamespace(phase=lambda name, work, **_: work(tmp_path) or tmp_path)), recipe, tmp_path
+        )
+        monkeypatch.setattr(Runner, "labelled", tmp_path / "rows.parquet")
+        monkeypatch.setattr(Runner, "label", lambda self, *_: self.labelled)
+        bootstrap(runner, Pair(tiny, tiny))
+    (_, plain), (encoded, weights) = told
+    assert plain is None
+    tokenizer = Scorer(tiny).tokenizer
+    before = [*tokenizer(table[0]["state"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    for (_, completion), row in zip(encoded, weights, strict=True):
+        assert row == [3.0 if mark else 1.0 for mark in changed_tokens(before, completion)]
+        assert {1.0, 3.0} == set(row)
 
 
 def test_merging_without_a_warm_up_is_refused(swirl, tmp_path):
