@@ -182,7 +182,9 @@ def _train(a: argparse.Namespace) -> int:
 def _eval(a: argparse.Namespace) -> None:
     from swirl.eval import standalone
 
-    rows = standalone.evaluate(a.data, forward=a.forward, inverse=a.inverse, max_rows=a.max_rows, device=a.device)
+    rows = standalone.evaluate(
+        a.data, forward=a.forward, inverse=a.inverse, max_rows=a.max_rows, device=a.device, encoder=a.encoder
+    )
     standalone.show(rows, as_json=a.json)
 
 

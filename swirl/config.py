@@ -199,6 +199,9 @@ class Evaluation:
     best_of: tuple[int, ...] = ()
     """Verification at test time: for each number N here the last checkpoints are tested once more, with the next state
     of N samples that the inverse model reads the action off best."""
+    encoder: str = ""
+    """Encoder of BERTScore, which the test measures where one is named: `all-minilm-l6-v2` (the extra `similarity`), a
+    local folder, or a name that `transformers` can resolve."""
 
 
 @dataclass(frozen=True)

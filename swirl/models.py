@@ -50,7 +50,7 @@ def device_of(name: str) -> torch.device:
         try:
             torch.empty(0, device=name)
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {name!r}, expected auto, cpu or cuda: {_first_line(error)}") from None
+            raise InputError(f"device {name!r}, expected auto, cpu or cuda: {first_line(error)}") from None
         return torch.device(name)
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -60,7 +60,7 @@ def device_of(name: str) -> torch.device:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no advice of `transformers`; what its user has set holds again afterwards."""
     verbosity, bars = advice.get_verbosity(), advice.is_progress_bar_enabled()
     advice.set_verbosity_error()
@@ -87,7 +87,7 @@ def located(path: str | Path) -> Path:
     return path
 
 
-@_quiet()
+@quiet()
 def load_config(path: str | Path, trust_remote_code: bool = False) -> Any:
     """Load a model's configuration.
 
@@ -98,10 +98,10 @@ def load_config(path: str | Path, trust_remote_code: bool = False) -> Any:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the configuration of {path}: {_first_line(error)}") from None
+        raise InputError(f"cannot read the configuration of {path}: {first_line(error)}") from None
 
 
-@_quiet()
+@quiet()
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
     """Load a tokenizer and prove that it still reads and writes text.
 
@@ -112,7 +112,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from None
+        raise InputError(f"cannot load a tokenizer from {path}: {first_line(error)}") from None
     if tokenizer.chat_template is None:
         raise InputError(f"the tokenizer of {path} has no chat template; use an instruct model, or set one and save it")
     if tokenizer.pad_token_id is None:
@@ -127,7 +127,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
-@_quiet()
+@quiet()
 def load(
     path: str | Path, device: torch.device | str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
 ) -> tuple[Any, Any]:
@@ -148,13 +148,14 @@ def load(
             raise ValueError(f"it has no weights for {min(report['missing_keys'])}")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"cannot load a model from {path}: {_first_line(error)}; if it is a checkpoint of a run, delete its phase "
+            f"cannot load a model from {path}: {first_line(error)}; if it is a checkpoint of a run, delete its phase "
             "folder and run the same command again"
         ) from None
     return model.to(device).eval(), tokenizer
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
@@ -167,7 +168,7 @@ def weights_hash(model: Any) -> str:
     return digest.hexdigest()
 
 
-@_quiet()
+@quiet()
 @torch.inference_mode()
 def generate(
     model: Any,

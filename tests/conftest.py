@@ -123,6 +123,35 @@ def windowed(tmp_path_factory, one_thread):
     return folder
 
 
+BERT_WORDS = ["the", "door", "is", "open", "shut", "key", "floor", "you", "see", "a", "on", ".", ","]
+BERT_LENGTH = 24
+"""What the encoder `bert` reads: these words, and so many tokens at once."""
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory, one_thread):
+    """Folder of a random BERT; its weights are wide, so that a token's states depend on its place and neighbours."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *BERT_WORDS]
+    BertTokenizer({word: i for i, word in enumerate(vocabulary)}, model_max_length=BERT_LENGTH).save_pretrained(folder)
+    settings = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": BERT_LENGTH,
+        "initializer_range": 0.5,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(BertConfig(**settings)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory, tiny):
     """A run whose final checkpoints are `tiny` as it was built: whole for whoever reads it, but nothing was trained."""

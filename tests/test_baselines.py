@@ -39,7 +39,7 @@ learning_rate = 1e-3
 
 
 @pytest.fixture(scope="module")
-def run(swirl, tmp_path_factory):
+def run(swirl, bert, tmp_path_factory):
     """A run through all of them; where it is cut into phases says what each is made of."""
     folder = tmp_path_factory.mktemp("baselines")
     methods = json.dumps(METHODS)
@@ -48,7 +48,7 @@ def run(swirl, tmp_path_factory):
     (folder / "recipe.toml").write_text(recipe.replace("steps = 60", "steps = 60\nlearning_rate = 5e-3") + SMALL)
     write(folder / "in.jsonl", rows())
     words = ["train", "recipe.toml", "--data", "in.jsonl", "--out", "run", "--evaluation.select", "last"]
-    words += ["--evaluation.best_of", "[2, 3]"]
+    words += ["--evaluation.best_of", "[2, 3]", "--evaluation.encoder", bert]
     code, _, stderr = swirl(*words, cwd=folder)
     assert code == 0, stderr
     return folder / "run"
@@ -90,6 +90,14 @@ def test_the_last_pair_is_tested_with_verification_as_well(run):
     assert {"inverse-reward", "best-of-2", "best-of-3"} <= set(tested)
     assert tested["best-of-2"]["n"] == tested["inverse-reward"]["n"]
     assert {row["role"] for row in rows if row["phase"] == "best-of-2"} == {"forward"}
+
+
+def test_similarity_is_measured_of_the_test_alone(run):
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    scored = {(row["split"], row["phase"]) for row in rows if row["metric"] == "bert_score"}
+    forward = {(row["split"], row["phase"]) for row in rows if row["metric"] == "rouge_l" and row["split"] == "test"}
+    assert scored == forward
+    assert {("test", "copy-input"), ("test", "warmup"), ("test", "best-of-2")} <= scored
 
 
 def test_of_all_samples_the_one_is_kept_that_the_action_is_read_off_best(monkeypatch):

@@ -18,6 +18,7 @@ FLOORS = {
             "changes",
             "prompts",
             "metrics",
+            "similarity",
             "intervals",
             "health",
             "models",

@@ -115,6 +115,11 @@ def test_a_bad_recording_is_named_and_the_mended_one_runs_in_the_same_folder(swi
     assert code == 0, stderr
 
 
+def test_an_encoder_that_is_not_there_is_refused_before_anything_is_done(swirl, words, tmp_path):
+    refused(swirl(*words, "--evaluation.encoder", tmp_path / "none"), "none: no such folder")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_state_longer_than_the_context_is_refused_before_anything_is_trained(swirl, words, tmp_path):
     refused(swirl(*words, "--model.max_length", 12), "but model.max_length is 12; raise it, or shorten the states")
     assert phases_of(tmp_path / "run") == ["data", "start"]

@@ -81,7 +81,7 @@ def test_by_default_the_rows_are_those_that_the_models_run_would_draw(monkeypatc
     rows = [{**ROWS[0], "trajectory": f"t{i}", "state": f"key {i}"} for i in range(9)]
     recording = write(tmp_path / "in.jsonl", rows)
     scored = []
-    monkeypatch.setattr(standalone, "_measure", lambda model, picked, labelled: (scored.append(picked), ([], []))[1])
+    monkeypatch.setattr(standalone, "_measure", lambda model, picked, *_: (scored.append(picked), ([], []))[1])
     standalone.evaluate(recording, inverse=run_folder, device="cpu")
     wanted = sorted(np.random.default_rng(3).permutation(9)[:5])  # as its card says: seed 3, 5 rows
     assert [row["state"] for row in scored[0]] == [f"key {i}" for i in wanted]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from swirl import health, intervals, labelling, metrics, models, progress, prompts
+from swirl import health, intervals, labelling, metrics, models, progress, prompts, similarity
 from swirl.config import Recipe
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
@@ -93,7 +93,13 @@ def _predictions(
 
 
 def measure(
-    role: Role, scorer: Scorer, rows: Rows, recipe: Recipe, max_new_tokens: int, title: str
+    role: Role,
+    scorer: Scorer,
+    rows: Rows,
+    recipe: Recipe,
+    max_new_tokens: int,
+    title: str,
+    encoder: similarity.Encoder | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Metrics of one role on labelled rows.
 
@@ -104,6 +110,7 @@ def measure(
         recipe: Prompt style, batch sizes.
         max_new_tokens: Token limit of a completion.
         title: Shown in the progress bar.
+        encoder: Also scores next states by their similarity; takes long, so validation has none.
 
     Returns:
         Rows {"role", "metric", "value", "low", "high", "n"}, and the predictions.
@@ -138,14 +145,22 @@ def measure(
     extra = {"nll_per_token": (nll, every), "nll": (-np.array(sums), every)}
     if len(differ):
         extra["nll_changed"] = (-np.array(sums)[differ], differ)
-    return results(role, rows, predictions, extra), predictions
+    return results(role, rows, predictions, extra, encoder), predictions
 
 
-def results(role: Role, rows: Rows, predictions: Sequence[str], extra: dict[str, Any] | None = None) -> list[dict]:
-    """Result rows of predictions, the intervals by bootstrap over trajectories."""
+def results(
+    role: Role,
+    rows: Rows,
+    predictions: Sequence[str],
+    extra: dict[str, Any] | None = None,
+    encoder: similarity.Encoder | None = None,
+) -> list[dict]:
+    """Result rows of predictions, the intervals by bootstrap over trajectories; next states also by the encoder."""
     states, truths = _texts(rows)
     if role == "forward":
         values = metrics.forward_values(states, truths, predictions)
+        if encoder:
+            values |= _similarity(encoder, states, truths, predictions)
     else:
         values = metrics.inverse_values(states, truths, [row["action"] for row in rows], predictions)
     trajectories = np.array([row["trajectory"] for row in rows])
@@ -158,6 +173,13 @@ def results(role: Role, rows: Rows, predictions: Sequence[str], extra: dict[str,
         signs.pop("length_mean", None)  # already there, with its interval
         out += [_row(role, f"action_{name}", value, None, None, len(predictions)) for name, value in signs.items()]
     return out
+
+
+def _similarity(
+    encoder: similarity.Encoder, states: Sequence[str], truths: Sequence[str], predictions: Sequence[str]
+) -> metrics.Values:
+    with progress.bar("similarity", len(truths)) as bar:
+        return similarity.forward_values(encoder, states, truths, predictions, bar.advance)
 
 
 def _row(role: str, metric: str, value: float, low: float | None, high: float | None, n: int) -> dict[str, Any]:
@@ -177,11 +199,11 @@ def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, 
     return [_row("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
 
 
-def baselines(rows: Rows, majority: str) -> list[tuple[str, list[dict]]]:
+def baselines(rows: Rows, majority: str, encoder: similarity.Encoder | None = None) -> list[tuple[str, list[dict]]]:
     """What a model must beat: copying the input, and always naming the training labels' most frequent action."""
     states, _ = _texts(rows)
     return [
-        ("copy-input", results("forward", rows, states)),
+        ("copy-input", results("forward", rows, states, encoder=encoder)),
         ("majority-action", results("inverse", rows, [majority] * len(rows))),
     ]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from swirl import data as recordings
-from swirl import labelling, metrics, progress, prompts
+from swirl import labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.errors import InputError
 from swirl.eval import held_out
@@ -31,6 +31,7 @@ def evaluate(
     inverse: str | Path | None = None,
     max_rows: int | None = None,
     device: str = "auto",
+    encoder: str = "",
 ) -> list[dict[str, Any]]:
     """Measure checkpoints on a recording.
 
@@ -44,6 +45,7 @@ def evaluate(
         max_rows: Most rows to score, drawn at random; 0: all of them. By default as many as the run of the first model
             drew of its test part.
         device: Where to compute.
+        encoder: Also measure BERTScore of next states with this encoder (`swirl.similarity.Encoder`).
 
     Returns:
         Rows {"model", "role", "metric", "value", "low", "high", "n"}; `model` is the checkpoint or the baseline.
@@ -51,11 +53,15 @@ def evaluate(
 
     Raises:
         InputError: No model is given, a file cannot be used, or a row exceeds what the model reads.
+        MissingPartError: The encoder is not installed.
     """
     if not (forward or inverse):
         raise InputError("no model to measure; give --forward, --inverse or both")
     if max_rows is not None and max_rows < 0:
         raise InputError(f"--max-rows {max_rows}, expected 0 (all) or more")
+    if encoder and not forward:
+        raise InputError("--encoder is for next states; give --forward")
+    similar = similarity.Encoder(encoder, device) if encoder else None
     forward_model = load_forward(forward, device) if forward else None
     inverse_model = load_inverse(inverse, device) if inverse else None
     models = [model for model in (forward_model, inverse_model) if model]
@@ -69,7 +75,9 @@ def evaluate(
     found = [_count("rows_without_action", len(rows) - len(labelled), len(rows)), _count("rows_scored", len(picked))]
     inferred = None
     for model in models:
-        metrics_found, predictions = _measure(model, picked, bool(labelled))
+        metrics_found, predictions = _measure(
+            model, picked, bool(labelled), similar if model is forward_model else None
+        )
         found += metrics_found
         inferred = predictions if model.role == "inverse" else None
     if forward_model and inferred is not None:
@@ -95,14 +103,16 @@ def _draw(rows: Rows, most: int, seed: int) -> Rows:
     return [rows[i] for i in sorted(picked)]
 
 
-def _measure(model: ForwardModel | InverseModel, rows: Rows, labelled: bool) -> tuple[Rows, list[str]]:
+def _measure(
+    model: ForwardModel | InverseModel, rows: Rows, labelled: bool, encoder: similarity.Encoder | None
+) -> tuple[Rows, list[str]]:
     """The baseline's rows and the model's own, and the model's predictions."""
     recipe, title = model.recipe, f"eval {model.role}"
     if not labelled:  # the cycle wants the inferred actions and nothing else
         return [], _inferred(model, rows, title) if isinstance(model, InverseModel) else []
     majority = metrics.majority_action([row["action"] for row in rows])
-    base = dict(held_out.baselines(rows, majority))[BASELINE[model.role]]
-    found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title)
+    base = dict(held_out.baselines(rows, majority, encoder))[BASELINE[model.role]]
+    found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title, encoder)
     named = [{"model": BASELINE[model.role], **row} for row in base]
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from swirl import data, durable, ledger, metrics, parallel, plots, worlds
+from swirl import data, durable, ledger, metrics, parallel, plots, similarity, worlds
 from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.eval import held_out
@@ -45,8 +45,11 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None)
 
     Raises:
         InputError: The recipe, the recording or the run folder cannot be used.
+        MissingPartError: The recipe asks for a part that is not installed.
     """
     methods = _methods(recipe)
+    if recipe.evaluation.encoder:  # or its absence would be found when all is trained
+        similarity.located(recipe.evaluation.encoder)
     parallel.start(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
     torch.set_num_threads(recipe.threads)
     main = parallel.is_main()
@@ -173,7 +176,9 @@ def _test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path) -> 
     if most and len(rows) > most:
         picked = np.random.default_rng(recipe.data.seed).permutation(len(rows))[:most]
         rows = [rows[i] for i in sorted(picked)]
-    found = _baselines(runner, rows)
+    asked = recipe.evaluation.encoder
+    encoder = similarity.Encoder(asked, recipe.device) if asked else None
+    found = _baselines(runner, rows, encoder)
     measured: dict[Path, list[dict[str, Any]]] = {}
     for name, pair in stages:
         for role in ROLES:
@@ -181,7 +186,13 @@ def _test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path) -> 
             key = path / role
             if key not in measured:
                 measured[key], predictions = held_out.measure(
-                    role, runner.scorer(path), rows, recipe, runner.max_new_tokens[role], f"test {name} {role}"
+                    role,
+                    runner.scorer(path),
+                    rows,
+                    recipe,
+                    runner.max_new_tokens[role],
+                    f"test {name} {role}",
+                    encoder,
                 )
                 if role == "inverse":
                     inferred = predictions
@@ -193,14 +204,16 @@ def _test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path) -> 
         chosen = held_out.best_of(
             n, forward, inverse, rows, recipe, runner.max_new_tokens["forward"], runner.seed(f"best-of-{n}")
         )
-        found += [{"phase": f"best-of-{n}", **row} for row in held_out.results("forward", rows, chosen)]
+        found += [{"phase": f"best-of-{n}", **row} for row in held_out.results("forward", rows, chosen, None, encoder)]
     durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
 
 
-def _baselines(runner: Runner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _baselines(
+    runner: Runner, rows: list[dict[str, Any]], encoder: similarity.Encoder | None = None
+) -> list[dict[str, Any]]:
     """What models must beat on these rows, as phases of their own."""
     labels = pq.read_table(runner.labelled)["action"].to_pylist()
-    groups = held_out.baselines(rows, metrics.majority_action(labels) if labels else "")
+    groups = held_out.baselines(rows, metrics.majority_action(labels) if labels else "", encoder)
     return [{"phase": name, **row} for name, group in groups for row in group]
 
 
