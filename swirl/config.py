@@ -137,6 +137,12 @@ class Swirl:
     """Anchor, Phase I: weight of the supervised loss on (x, z~Q, y) with the recorded next state y."""
     replay_batch: int = 16
     """Transitions per replay batch."""
+    encoder: str = "all-minilm-l6-v2"
+    """`rwml`: what embeds next states, `all-minilm-l6-v2` (the extra `similarity`) or any encoder of `transformers`."""
+    distance: float = 0.2
+    """`rwml`: cosine distance to the recorded next state under which a prediction is right (tau)."""
+    easy: float = 0.1
+    """`rwml`: share of the pairs that is kept of those which the forward model gets right before the phase."""
 
 
 @dataclass(frozen=True)

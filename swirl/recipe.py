@@ -135,14 +135,14 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda value: 0 < value < math.inf,
         "model.lora_alpha pretrain.learning_rate warmup.learning_rate swirl.learning_rate verified.learning_rate "
         "inferred.learning_rate inferred.change_weight "
-        "swirl.temperature",
+        "swirl.temperature swirl.distance",
     ),
     "less than 0, and finite: an infinite reward destroys the weights": (
         lambda value: -math.inf < value < 0,
         "swirl.floor",
     ),
     "a share, more than 0 and at most 1": (lambda value: 0 < value <= 1, "swirl.top_p verified.precision"),
-    "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "verified.coverage"),
+    "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "verified.coverage swirl.easy"),
     "a share, at least 0 and less than 1": (
         lambda value: 0 <= value < 1,
         "data.validation data.test verified.label_share inferred.label_share",

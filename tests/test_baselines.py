@@ -23,7 +23,7 @@ from swirl.rewards.likelihood import Likelihood
 from swirl.rewards.verifiable import changed_facts, decoded_action
 from swirl.scorer import Scorer
 
-METHODS = ["warmup", "sft-continue", "bootstrap", "sft-merge", "rlvr", "inverse-reward"]
+METHODS = ["warmup", "sft-continue", "bootstrap", "sft-merge", "rlvr", "inverse-reward", "rwml"]
 SMALL = """
 [inferred]
 rounds = 2
@@ -49,6 +49,7 @@ def run(swirl, bert, tmp_path_factory):
     write(folder / "in.jsonl", rows())
     words = ["train", "recipe.toml", "--data", "in.jsonl", "--out", "run", "--evaluation.select", "last"]
     words += ["--evaluation.best_of", "[2, 3]", "--evaluation.encoder", bert]
+    words += ["--swirl.encoder", bert, "--swirl.easy", "0.5"]
     code, _, stderr = swirl(*words, cwd=folder)
     assert code == 0, stderr
     return folder / "run"
@@ -77,18 +78,21 @@ def test_the_phases_of_each(run):
         "rlvr-forward-grpo",
         "inverse-reward-label",
         "inverse-reward-forward-grpo",
+        "rwml-label",
+        "rwml-easy",
+        "rwml-forward-grpo",
         "test",
     ]
     results = json.loads((run / "results.json").read_text())
     assert results["inverse"].endswith("warmup-inverse-sft")  # which none of them trains
-    assert results["forward"].endswith("inverse-reward-forward-grpo")
+    assert results["forward"].endswith("rwml-forward-grpo")
 
 
 def test_the_last_pair_is_tested_with_verification_as_well(run):
     rows = json.loads((run / "results.json").read_text())["rows"]
     tested = {row["phase"]: row for row in rows if row["split"] == "test" and row["metric"] == "exact_match"}
-    assert {"inverse-reward", "best-of-2", "best-of-3"} <= set(tested)
-    assert tested["best-of-2"]["n"] == tested["inverse-reward"]["n"]
+    assert {"rwml", "best-of-2", "best-of-3"} <= set(tested)
+    assert tested["best-of-2"]["n"] == tested["rwml"]["n"]
     assert {row["role"] for row in rows if row["phase"] == "best-of-2"} == {"forward"}
 
 

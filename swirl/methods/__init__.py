@@ -10,6 +10,7 @@ METHODS = {
     "bootstrap": "inferred",
     "rlvr": "swirl",
     "inverse-reward": "swirl",
+    "rwml": "swirl",
 }
 """Name in a recipe's `methods` -> the section of the recipe that it reads.
 

@@ -133,7 +133,7 @@ class Phases:
         spec = self.recipe.model
         if spec.name != "tiny":
             self._start = models.located(spec.name)
-            if {"swirl", "rlvr", "inverse-reward"}.intersection(self.recipe.methods):
+            if {"swirl", "rlvr", "inverse-reward", "rwml"}.intersection(self.recipe.methods):
                 models.check_padding(self._start, spec.trust_remote_code)
             return Pair(self._start, self._start)
 
