@@ -7,10 +7,14 @@
     =                       alone: nothing changed
 
 A model that writes changes has to say a tenth of what it would copy, and is scored on what matters.
+
+One that writes whole states can be told instead which of its tokens are of the change (`changed_tokens`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
+
+from rapidfuzz.distance import LCSseq
 
 SAME = "="
 
@@ -45,6 +49,32 @@ def apply(state: str, change: str) -> str | None:
         new += old[cursor:at] + come
         cursor = at + len(gone)
     return "\n".join(new + old[cursor:]) if cursor or new else None
+
+
+def changed_tokens(before: Sequence[int], after: Sequence[int]) -> list[bool]:
+    """Which tokens of a text belong to what changed: where copying on from the text before would go wrong.
+
+    That is every token outside a longest common subsequence of the two, and the token with which copying goes on behind
+    something that was taken away.
+
+    Args:
+        before: Token ids of the text before.
+        after: Token ids of the text (T).
+
+    Returns:
+        One mark per token (T).
+    """
+    marks = [True] * len(after)
+    blocks = LCSseq.opcodes(before, after)
+    for block in blocks:
+        if block.tag == "equal":
+            marks[block.dest_start : block.dest_end] = [False] * (block.dest_end - block.dest_start)
+    for block in blocks:
+        place = block.dest_start
+        if block.tag == "delete" and place < len(after):
+            # Behind something that came in place of it, the change has been told already.
+            marks[place] |= place == 0 or not marks[place - 1]
+    return marks
 
 
 def _hunks(change: str) -> Iterator[tuple[int | None, list[str], list[str]]]:

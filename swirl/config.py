@@ -139,6 +139,12 @@ class Swirl:
     """Transitions per replay batch."""
     select: Literal["best", "last"] = "best"
     """Keep the checkpoint of a phase that is best on validation (its start included), or the last, as published."""
+    encoder: str = "all-minilm-l6-v2"
+    """`rwml`: what embeds next states, `all-minilm-l6-v2` (the extra `similarity`) or any encoder of `transformers`."""
+    distance: float = 0.2
+    """`rwml`: cosine distance to the recorded next state under which a prediction is right (tau)."""
+    easy: float = 0.1
+    """`rwml`: share of the pairs that is kept of those which the forward model gets right before the phase."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,9 @@ class Inferred:
     lr_warmup: float = 0.05
     label_share: float = 0.1
     """`sft-merge`, `bootstrap`: least share of labelled transitions in the training rows."""
+    change_weight: float = 1.0
+    """`bootstrap`, where next states are written whole: how many times as much a token counts that belongs to what
+    changed; 1: all alike."""
 
     def at_once(self) -> "Inferred":
         """The steps of all rounds as one round."""

@@ -149,15 +149,15 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "more than 0": (
         lambda value: 0 < value < math.inf,
         "model.lora_alpha pretrain.learning_rate warmup.learning_rate swirl.learning_rate verified.learning_rate "
-        "inferred.learning_rate "
-        "swirl.temperature",
+        "inferred.learning_rate inferred.change_weight "
+        "swirl.temperature swirl.distance",
     ),
     "less than 0, and finite: an infinite reward destroys the weights": (
         lambda value: -math.inf < value < 0,
         "swirl.floor",
     ),
     "a share, more than 0 and at most 1": (lambda value: 0 < value <= 1, "swirl.top_p verified.precision"),
-    "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "verified.coverage"),
+    "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "verified.coverage swirl.easy"),
     "a share, at least 0 and less than 1": (
         lambda value: 0 <= value < 1,
         "data.validation data.test verified.label_share inferred.label_share",
@@ -179,6 +179,11 @@ def _check(recipe: Recipe) -> None:
     if recipe.model.name == "tiny" and recipe.model.hidden % (2 * recipe.model.heads):
         raise InputError(
             f"model.hidden = {recipe.model.hidden}, expected a multiple of twice model.heads = {recipe.model.heads}"
+        )
+    if recipe.inferred.change_weight != 1 and "-change" in recipe.model.prompt:
+        raise InputError(
+            f"inferred.change_weight = {recipe.inferred.change_weight} with model.prompt = {recipe.model.prompt!r}, "
+            "where next states are written as changes and every token is of the change; leave it at 1"
         )
     if recipe.data.validation + recipe.data.test >= 1:
         raise InputError("data.validation + data.test must leave something for training; expected shares under 1")

@@ -1,7 +1,7 @@
 """`sft()` and `grpo()`: a checkpoint path and rows in, a checkpoint path out.
 
-Only this file and `grpo_trainer.py` import TRL (1.16); `fit.py` keeps a phase exactly resumable. What that needs from
-here:
+Only this file and the two trainers (`sft_trainer.py`, `grpo_trainer.py`) import TRL (1.16); `fit.py` keeps a phase
+exactly resumable. What that needs from here:
 - the data set of a phase holds exactly the rows of its steps, in order, so training never leaves epoch 0 and no sampler
   has a state of its own;
 - checkpoints fall on generation boundaries, for generations in flight are not saved.
@@ -30,6 +30,7 @@ from swirl.fit import Select, fit
 from swirl.grpo_trainer import SwirlGRPOTrainer
 from swirl.order import batch_order, cycle
 from swirl.recipe import check_trainer
+from swirl.sft_trainer import WeightedSFTTrainer, per_step
 from swirl.types import Encoded
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -87,6 +88,7 @@ def sft(
     schedule: Schedule,
     model: Model,
     select: Select,
+    weights: Sequence[Sequence[float]] | None = None,
     device: str = "auto",
     trainer: dict[str, Any] | None = None,
     title: str = "sft",
@@ -95,11 +97,13 @@ def sft(
 
     Args:
         start: Checkpoint to start from.
-        rows: Token ids of prompts and completions; every token of a completion counts once.
+        rows: Token ids of prompts and completions.
         out: Folder that becomes the checkpoint; an interrupted phase left here is continued.
         schedule: Steps, batch and learning rate.
         model: How to load and adapt the model.
         select: Which of the saved checkpoints to keep.
+        weights: Of each row's completion tokens, more than 0: the loss is the weighted mean over the completion tokens
+            of a step. By default every one counts once.
         device: As in the recipe.
         trainer: Options for TRL's `SFTConfig`, verbatim.
         title: Shown in the progress bar.
@@ -108,19 +112,22 @@ def sft(
         `out`.
     """
     order = batch_order([len(p) + len(c) for p, c in rows], schedule.steps, schedule.batch, schedule.seed)
-    data = Dataset.from_dict(
-        {
-            "input_ids": [rows[i][0] + rows[i][1] for i in order],
-            "labels": [[-100] * len(rows[i][0]) + rows[i][1] for i in order],
-        }
-    )
+    columns: dict[str, list] = {
+        "input_ids": [rows[i][0] + rows[i][1] for i in order],
+        "labels": [[-100] * len(rows[i][0]) + rows[i][1] for i in order],
+    }
+    if weights is not None:
+        scaled = per_step([weights[i] for i in order], schedule.batch)
+        columns["weights"] = [[0.0] * len(rows[i][0]) + row for i, row in zip(order, scaled, strict=True)]
     options = _options(out, schedule, schedule.batch, model, device, trainer) | {
         "train_sampling_strategy": "sequential",
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "max_length": None,
         "packing": False,
         "loss_type": "nll",
+        "remove_unused_columns": False,
     }
+    build = SFTTrainer if weights is None else WeightedSFTTrainer
     return fit(
         start,
         out,
@@ -128,10 +135,10 @@ def sft(
         model,
         select,
         title,
-        lambda policy, tokenizer, callbacks: SFTTrainer(
+        lambda policy, tokenizer, callbacks: build(
             model=policy,
             args=SFTConfig(**_verbatim(SFTConfig, options, trainer)),
-            train_dataset=data,
+            train_dataset=Dataset.from_dict(columns),
             processing_class=tokenizer,
             callbacks=callbacks,
             peft_config=_adapters(model),

@@ -2,21 +2,28 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_rewards import Fixed, asked, replies
 from test_run import RECIPE, refused, rows, write
 from whole_runs import phases_of
 
-from swirl import labelling
-from swirl.config import Recipe
+from swirl import labelling, train
+from swirl.changes import changed_tokens
+from swirl.config import Inferred, Recipe
+from swirl.data.table import SCHEMA
 from swirl.eval import held_out
+from swirl.methods.bootstrap import bootstrap
+from swirl.methods.phases import Pair
+from swirl.methods.runner import Runner
 from swirl.rewards.likelihood import Likelihood
 from swirl.rewards.verifiable import changed_facts, decoded_action
 from swirl.scorer import Scorer
 
-METHODS = ["warmup", "sft-continue", "bootstrap", "sft-merge", "rlvr", "inverse-reward"]
+METHODS = ["warmup", "sft-continue", "bootstrap", "sft-merge", "rlvr", "inverse-reward", "rwml"]
 SMALL = """
 [inferred]
 rounds = 2
@@ -42,6 +49,7 @@ def run(swirl, bert, tmp_path_factory):
     write(folder / "in.jsonl", rows())
     words = ["train", "recipe.toml", "--data", "in.jsonl", "--out", "run", "--evaluation.select", "last"]
     words += ["--evaluation.best_of", "[2, 3]", "--evaluation.encoder", bert]
+    words += ["--swirl.encoder", bert, "--swirl.easy", "0.5"]
     code, _, stderr = swirl(*words, cwd=folder)
     assert code == 0, stderr
     return folder / "run"
@@ -70,18 +78,21 @@ def test_the_phases_of_each(run):
         "rlvr-forward-grpo",
         "inverse-reward-label",
         "inverse-reward-forward-grpo",
+        "rwml-label",
+        "rwml-easy",
+        "rwml-forward-grpo",
         "test",
     ]
     results = json.loads((run / "results.json").read_text())
     assert results["inverse"].endswith("warmup-inverse-sft")  # which none of them trains
-    assert results["forward"].endswith("inverse-reward-forward-grpo")
+    assert results["forward"].endswith("rwml-forward-grpo")
 
 
 def test_the_last_pair_is_tested_with_verification_as_well(run):
     rows = json.loads((run / "results.json").read_text())["rows"]
     tested = {row["phase"]: row for row in rows if row["split"] == "test" and row["metric"] == "exact_match"}
-    assert {"inverse-reward", "best-of-2", "best-of-3"} <= set(tested)
-    assert tested["best-of-2"]["n"] == tested["inverse-reward"]["n"]
+    assert {"rwml", "best-of-2", "best-of-3"} <= set(tested)
+    assert tested["best-of-2"]["n"] == tested["rwml"]["n"]
     assert {row["role"] for row in rows if row["phase"] == "best-of-2"} == {"forward"}
 
 
@@ -134,6 +145,28 @@ def test_labels_are_inferred_for_pairs_of_the_state_only_part(run):
         labelled = pq.read_table(folder(run, f"{name}-label") / "rows.parquet").to_pylist()
         assert labelled and {(row["state"], row["next_state"]) for row in labelled} <= known
         assert all(row["action"] for row in labelled)
+
+
+def test_bootstrap_weighs_what_changed_where_the_recipe_says_so(tiny, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(train, "sft", lambda start, rows, out, **options: told.append((rows, options["weights"])))
+    table = [{**row, "trajectory": "t", "step": 0} for row in rows()[:1]]
+    pq.write_table(pa.Table.from_pylist(table, schema=SCHEMA), tmp_path / "rows.parquet")
+    for weight in (1.0, 3.0):
+        recipe = Recipe(inferred=Inferred(rounds=1, change_weight=weight))
+        runner = Runner(
+            cast(Any, SimpleNamespace(phase=lambda name, work, **_: work(tmp_path) or tmp_path)), recipe, tmp_path
+        )
+        monkeypatch.setattr(Runner, "labelled", tmp_path / "rows.parquet")
+        monkeypatch.setattr(Runner, "label", lambda self, *_: self.labelled)
+        bootstrap(runner, Pair(tiny, tiny))
+    (_, plain), (encoded, weights) = told
+    assert plain is None
+    tokenizer = Scorer(tiny).tokenizer
+    before = [*tokenizer(table[0]["state"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    for (_, completion), row in zip(encoded, weights, strict=True):
+        assert row == [3.0 if mark else 1.0 for mark in changed_tokens(before, completion)]
+        assert {1.0, 3.0} == set(row)
 
 
 def test_merging_without_a_warm_up_is_refused(swirl, tmp_path):

@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl.changes import apply, describe
+from swirl.changes import apply, changed_tokens, describe
 
 LINES = st.lists(st.sampled_from(["", "a", "b", "-a", "+b", "@1", "=", "agent 1 2 up"]), max_size=8).map("\n".join)
 
@@ -42,3 +43,21 @@ def test_any_reply_is_applied_or_refused(state, change):
 def test_what_does_not_fit_is_refused():
     for change in ("", "nonsense", "-z\n+b", "@9\n+b", "@x\n+b", "@0", "+b", "-a\n+b\nrest", "=\n-a", "@1\n-a"):
         assert apply("a\nb", change) is None, change
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "marked"),
+    [
+        ("abcd", "abcd", "...."),
+        ("abcd", "abXd", "..x."),  # in place of c
+        ("abcd", "abXcd", "..x.."),  # comes in between
+        ("abcd", "abd", "..x"),  # where copying on would write c
+        ("abcd", "bcd", "x.."),
+        ("abcd", "abc", "..."),  # nothing stands behind it: in completions the end token does
+        ("abcd", "XYcd", "xx.."),
+        ("ab", "", ""),
+        ("", "ab", "xx"),
+    ],
+)
+def test_tokens_of_what_changed_are_those_that_copying_on_would_miss(before, after, marked):
+    assert changed_tokens(list(map(ord, before)), list(map(ord, after))) == [mark == "x" for mark in marked]

@@ -190,6 +190,10 @@ def test_the_ends_of_ranges_are_in(section, key, value):
     [
         ({"data": {"validation": 0.5, "test": 0.5}}, "must leave something for training"),
         ({"data": {"labels": 10, "validation_labels": 10}}, "data.validation_labels = 10 uses up data.labels = 10"),
+        (
+            {"model": {"prompt": "terse-change"}, "inferred": {"change_weight": 3}},
+            "inferred.change_weight = 3.0 with model.prompt = 'terse-change', where next states are",
+        ),
         ({"model": {"hidden": 30, "heads": 4}}, "model.hidden = 30, expected a multiple of twice model.heads = 4"),
     ],
 )

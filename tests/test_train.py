@@ -570,3 +570,42 @@ def test_grpo_reads_one_permutation_of_the_prompts_after_another(tiny, tmp_path)
         assert len(set(drawn[epoch * 5 : epoch * 5 + 5])) == 5
     expected = {(r["state"], r["action"], r["next_state"], r["prompt"][0]["content"]) for r in questions()}
     assert set(drawn) == expected
+
+
+def weighted(rows, seed=5):
+    """A weight between 0.5 and 4 for every completion token."""
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.rand(len(c), generator=generator) * 3.5 + 0.5).tolist() for _, c in rows]
+
+
+@pytest.mark.parametrize("rows_at_once", [4, 2])  # 2: the step's gradient is accumulated over two micro-batches
+def test_weighted_sft_takes_the_gradient_of_the_weighted_cross_entropy(tiny, tmp_path, rows_at_once):
+    rows = encoded(tiny)
+    weights = weighted(rows)
+    schedule = dataclasses.replace(SCHEDULE, steps=1, lr_warmup=0.0, checkpoints=1)
+    options = {"per_device_train_batch_size": rows_at_once}
+    out = run_sft(tiny, tmp_path / "out", rows, schedule, weights=weights, trainer=options)
+    model, _ = models.load(tiny)
+    total, mass = torch.zeros(()), 0.0
+    for i in order.batch_order([len(p) + len(c) for p, c in rows], 1, 4, schedule.seed):
+        (prompt, completion), weight = rows[i], weights[i]
+        logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(completion), reduction="none")
+        total, mass = total + (nll * torch.tensor(weight)).sum(), mass + sum(weight)
+    (total / mass).backward()
+    norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+    [row] = log(out)
+    assert (row["loss"], row["grad_norm"]) == (
+        pytest.approx((total / mass).item(), abs=1e-6),
+        pytest.approx(norm, 1e-5),
+    )
+
+
+def test_equal_weights_change_nothing_and_others_do(tiny, tmp_path):
+    rows = encoded(tiny)
+    twos = [[2.0] * len(c) for _, c in rows]
+    plain, even, uneven = (
+        fingerprint(run_sft(tiny, tmp_path / name, rows, weights=weights))
+        for name, weights in (("plain", None), ("even", twos), ("uneven", weighted(rows)))
+    )
+    assert plain == even != uneven

@@ -10,6 +10,7 @@ METHODS = {
     "bootstrap": "inferred",
     "rlvr": "swirl",
     "inverse-reward": "swirl",
+    "rwml": "swirl",
     "oracle": "verified",
     "random-label": "verified",
     "shuffled-reward": "swirl",

@@ -124,6 +124,9 @@ class Cost:
             seconds, tokens = self.grpo(roles[0], rows, steps), rows * steps * self.length(roles[0])
         elif kind == "label":
             seconds, tokens = self.label(rows, facts.get("candidates", 0)), rows * self.length("inverse")
+        elif kind == "predict":
+            seconds = self.generate("forward", rows, self.recipe.evaluation.batch)
+            tokens = rows * self.length("forward")
         else:
             seconds, tokens = 0.0, 0.0
         if kind in ("sft", "grpo"):

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import labelling, metrics, models, parallel, posterior, prompts, train
+from swirl import changes, labelling, metrics, models, parallel, posterior, prompts, train
 from swirl.config import Inferred, Pretrain, Swirl, Verified, Warmup
 from swirl.errors import InputError
 from swirl.methods import selection
 from swirl.methods.phases import Pair, Phases
 from swirl.rewards.likelihood import Likelihood, Reward, check_groups
 from swirl.scorer import Scorer
-from swirl.types import ROLES, Encoded, Role
+from swirl.types import ROLES, Encoded, Role, state_text
 
 logger = logging.getLogger("swirl")
 
@@ -41,8 +41,13 @@ class Runner(Phases):
         examples: Examples,
         settings: Supervised,
         trained: tuple[Role, ...] = ROLES,
+        change_weight: float = 1.0,
     ) -> Pair:
-        """Supervised fine-tuning of both roles, or of those named; one phase where weights are shared."""
+        """Supervised fine-tuning of both roles, or of those named; one phase where weights are shared.
+
+        With a `change_weight` the tokens of what changed count so many times as much as the others: forward role, whole
+        states.
+        """
         self._began[stage] = pair
         if settings.steps == 0:
             return pair
@@ -50,7 +55,7 @@ class Runner(Phases):
         phases: list[tuple[Role, ...]] = [trained] if shared else [(role,) for role in trained]
         for roles in phases:
             name = f"{stage}-{'both' if shared else roles[0]}-sft"
-            work = partial(self._sft, name, roles, pair, examples, settings)
+            work = partial(self._sft, name, roles, pair, examples, settings, change_weight)
             folder = self.phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
             pair = Pair(folder, folder) if shared else pair._replace(**{roles[0]: folder})
             if not isinstance(settings, Pretrain):
@@ -64,6 +69,7 @@ class Runner(Phases):
         pair: Pair,
         examples: Examples,
         settings: Supervised,
+        change_weight: float,
         out: Path,
     ) -> None:
         begin: Path = getattr(pair, roles[0])
@@ -71,7 +77,10 @@ class Runner(Phases):
         schedule = self.schedule(settings, settings.batch, name)
         # What the pretext task teaches is not yet what validation asks.
         keep = "last" if isinstance(settings, Pretrain) else self.recipe.evaluation.select
-        rows = [self.encode(tokenizer, role, *example) for role in roles for example in examples(role)]
+        asked: list[tuple[Role, dict[str, Any], str]] = [
+            (role, *example) for role in roles for example in examples(role)
+        ]
+        rows = [self.encode(tokenizer, *one) for one in asked]
         if not rows:
             raise InputError(f"{name}: no labelled transitions to train on; raise data.labels, or set warmup.steps = 0")
         train.sft(
@@ -80,6 +89,7 @@ class Runner(Phases):
             out,
             schedule=schedule,
             model=self.recipe.model,
+            weights=None if change_weight == 1 else _weights(tokenizer, asked, rows, change_weight),
             device=self.recipe.device,
             trainer=self.recipe.trainer,
             title=name,
@@ -298,6 +308,15 @@ class Runner(Phases):
             batch=self.recipe.evaluation.batch,
             title=f"{stage}-infer",
         )
+
+
+def _weights(
+    tokenizer: Any, asked: Sequence[tuple[Role, dict[str, Any], str]], rows: Sequence[Encoded], change_weight: float
+) -> list[list[float]]:
+    """Weights of completion tokens, `change_weight` where the state before does not have them."""
+    before = [prompts.encode_completion(tokenizer, state_text(row["state"])) for _, row, _ in asked]
+    marks = [changes.changed_tokens(old, completion) for old, (_, completion) in zip(before, rows, strict=True)]
+    return [[change_weight if mark else 1.0 for mark in row] for row in marks]
 
 
 def _by_change(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

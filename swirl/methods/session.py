@@ -47,6 +47,8 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None)
     methods = _methods(recipe)
     if recipe.evaluation.encoder:  # or its absence would be found when all is trained
         similarity.located(recipe.evaluation.encoder)
+    if "rwml" in recipe.methods:
+        similarity.located(recipe.swirl.encoder)
     parallel.start(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
     torch.set_num_threads(recipe.threads)
     main = parallel.is_main()

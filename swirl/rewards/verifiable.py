@@ -27,7 +27,7 @@ def changed_facts(spec: Likelihood) -> Reward:
             for row, prediction in zip(rows, predicted, strict=True)
         ]
 
-    return _of_prediction(spec, f1)
+    return of_prediction(spec, f1)
 
 
 def decoded_action(spec: Likelihood) -> Reward:
@@ -41,10 +41,10 @@ def decoded_action(spec: Likelihood) -> Reward:
         )
         return [float(metrics.action_match(a, row["action"])) for (a,), row in zip(actions, rows, strict=True)]
 
-    return _of_prediction(spec, decoded)
+    return of_prediction(spec, decoded)
 
 
-def _of_prediction(spec: Likelihood, value: Callable[[Rows, list[str]], list[float]]) -> Reward:
+def of_prediction(spec: Likelihood, value: Callable[[Rows, list[str]], list[float]]) -> Reward:
     """The reward that gives readable predictions a value, with nearly equal groups levelled as in `likelihood`."""
 
     def reward(
