@@ -3,9 +3,7 @@
 Methods only pass handles: paths of checkpoints and of Parquet files, which exist once the phase is done.
 """
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import changes, labelling, metrics, models, parallel, posterior, prompts, train
+from swirl import changes, metrics, models, parallel, prompts, train
 from swirl.config import Inferred, Pretrain, Swirl, Verified, Warmup
 from swirl.errors import InputError
 from swirl.methods import selection
-from swirl.methods.phases import Pair, Phases
+from swirl.methods.labels import Labels
+from swirl.methods.phases import Pair
 from swirl.rewards.likelihood import Likelihood, Reward, check_groups
-from swirl.scorer import Scorer
 from swirl.types import ROLES, Encoded, Role, state_text
-
-logger = logging.getLogger("swirl")
 
 Supervised = Pretrain | Warmup | Verified | Inferred
 """The settings of a supervised phase."""
@@ -31,7 +27,7 @@ Examples = Callable[[Role], list[tuple[dict[str, Any], str]]]
 """The rows that a role trains on, each with its completion; read when the phase is made."""
 
 
-class Runner(Phases):
+class Runner(Labels):
     """A run in progress, and the phases that methods are made of."""
 
     def sft(
@@ -225,90 +221,6 @@ class Runner(Phases):
                 ]
         return {"replay": batches, "replay_weight": total}
 
-    def label(self, stage: str, pair: Pair, count: int, shuffled: bool = False) -> Path:
-        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action; or with another pair's."""
-
-        def work(out: Path) -> None:
-            rows = self.draw(count, stage)
-            inverse = self.scorer(pair.inverse)
-            actions = parallel.spread(rows, lambda part: self._sample(inverse, part, 1, stage))
-            if shuffled:
-                actions = [actions[i] for i in np.random.default_rng(self.seed(stage)).permutation(len(actions))]
-            kept = [{**row, "action": group[0]} for row, group in zip(rows, actions, strict=True) if group[0]]
-            if not kept:
-                raise InputError(
-                    f"{stage}: the inverse model of {pair.inverse} wrote no readable action; warm it up first"
-                )
-            self.write_rows(kept, out, {"pairs": len(rows), "kept": len(kept)})
-
-        return self.phase(f"{stage}-label", work, {"kind": "label", "rows": count}) / "rows.parquet"
-
-    def relabel(self, stage: str, pair: Pair, settings: Verified) -> Path:
-        """State-only pairs whose action both frozen models together are certain of; see `posterior`."""
-
-        def work(out: Path) -> None:
-            changed, same = _by_change(self.draw(settings.pairs, stage))
-            told, _ = _by_change(self.validation)
-            if not told:
-                raise InputError("verified relabelling is calibrated on validation labels; set data.validation_labels")
-            forward, inverse = self.scorer(pair.forward), self.scorer(pair.inverse)
-
-            def scored(part: Sequence[dict[str, Any]], least: float) -> list[list[labelling.Candidate]]:
-                proposed = labelling.propose(
-                    part,
-                    self.list_actions,
-                    lambda unlisted: self._sample(inverse, unlisted, settings.candidates, stage),
-                )
-                return labelling.verify(
-                    inverse,
-                    forward,
-                    part,
-                    proposed,
-                    style=self.recipe.model.prompt,
-                    template=self.recipe.model.chat_template_kwargs,
-                    least=least,
-                    title=f"{stage}-verify",
-                )
-
-            known = parallel.spread(told, partial(scored, least=0.0))
-            belief = posterior.fit(known, [row["action"] for row in told])
-            groups = parallel.spread(changed, partial(scored, least=belief.least()))
-            certain, least = posterior.certain(groups, belief, settings.precision, settings.coverage)
-            checked = posterior.check(known, [row["action"] for row in told], belief, least)
-            idle = posterior.idle(parallel.spread(same, partial(scored, least=0.0)), self.seed(f"{stage}-idle"))
-            kept = [{**changed[i], "action": action} for i, action in certain.items()]
-            kept += [{**same[i], "action": action} for i, action in idle.items()]
-            facts = {
-                "changed": len(changed),
-                "changed_kept": len(certain),
-                "unchanged": len(same),
-                "unchanged_kept": len(idle),
-                "least_probability": least,
-                **checked,
-                "posterior": asdict(belief),
-            }
-            logger.info("%s: kept %d of %d changed pairs; %s, %s", stage, len(certain), len(changed), belief, checked)
-            if not kept:
-                logger.warning("%s: no label was kept; this round trains on the recorded labels alone", stage)
-            self.write_rows(kept, out, facts)
-
-        facts = {"kind": "label", "rows": settings.pairs, "candidates": settings.candidates}
-        return self.phase(f"{stage}-label", work, facts) / "rows.parquet"
-
-    def _sample(self, inverse: Scorer, rows: Sequence[dict[str, Any]], n: int, stage: str) -> list[list[str]]:
-        return labelling.infer(
-            inverse,
-            rows,
-            n=n,
-            temperature=1.0,
-            max_new_tokens=self.max_new_tokens["inverse"],
-            style=self.recipe.model.prompt,
-            template=self.recipe.model.chat_template_kwargs,
-            seed=self.seed(stage),
-            batch=self.recipe.evaluation.batch,
-            title=f"{stage}-infer",
-        )
-
 
 def _weights(
     tokenizer: Any, asked: Sequence[tuple[Role, dict[str, Any], str]], rows: Sequence[Encoded], change_weight: float
@@ -317,11 +229,3 @@ def _weights(
     before = [prompts.encode_completion(tokenizer, state_text(row["state"])) for _, row, _ in asked]
     marks = [changes.changed_tokens(old, completion) for old, (_, completion) in zip(before, rows, strict=True)]
     return [[change_weight if mark else 1.0 for mark in row] for row in marks]
-
-
-def _by_change(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Transitions that changed something, and those that did not."""
-    changed = [metrics.changed(row["state"], row["next_state"]) for row in rows]
-    return [row for row, yes in zip(rows, changed, strict=True) if yes], [
-        row for row, yes in zip(rows, changed, strict=True) if not yes
-    ]
