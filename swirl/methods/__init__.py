@@ -11,6 +11,7 @@ METHODS = {
     "rlvr": "swirl",
     "inverse-reward": "swirl",
     "rwml": "swirl",
+    "early-experience": "experience",
 }
 """Name in a recipe's `methods` -> the section of the recipe that it reads.
 
