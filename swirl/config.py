@@ -197,6 +197,25 @@ class Inferred:
 
 
 @dataclass(frozen=True)
+class Experience:
+    """`early-experience`: supervised fine-tuning of the forward model on what it tries in the world itself."""
+
+    transitions: int = 4000
+    """Transitions to try."""
+    states: int = 4
+    """Visited states per episode at which other actions are tried."""
+    alternatives: int = 3
+    """Other actions per such state, beside the one that was taken."""
+    steps: int = 450
+    """Optimiser steps."""
+    batch: int = 64
+    learning_rate: float = 1e-3
+    lr_warmup: float = 0.05
+    label_share: float = 0.1
+    """Least share of labelled transitions in the training rows."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How held-out quality is measured."""
 
@@ -236,6 +255,7 @@ class Recipe:
     swirl: Swirl = field(default_factory=Swirl)
     verified: Verified = field(default_factory=Verified)
     inferred: Inferred = field(default_factory=Inferred)
+    experience: Experience = field(default_factory=Experience)
     evaluation: Evaluation = field(default_factory=Evaluation)
     trainer: dict[str, Any] = field(default_factory=dict)
     """Passed to TRL's configuration verbatim; a key that the recipe sets elsewhere is refused."""

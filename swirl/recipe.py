@@ -137,6 +137,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         "threads data.transitions data.max_steps model.max_length model.vocabulary model.hidden model.layers "
         "model.heads pretrain.steps pretrain.batch warmup.batch swirl.steps swirl.prompts swirl.replay_batch "
         "verified.candidates verified.batch inferred.rounds inferred.steps inferred.batch "
+        "experience.transitions experience.states experience.alternatives experience.steps experience.batch "
         "evaluation.checkpoints evaluation.batch",
     ),
     "0 or more": (
@@ -144,12 +145,13 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         "seed data.seed data.labels data.validation_labels data.history model.lora_rank warmup.steps swirl.rounds "
         "swirl.patience swirl.beta swirl.top_k swirl.max_grad_norm swirl.min_spread swirl.replay swirl.fidelity "
         "verified.rounds verified.patience verified.pairs verified.steps evaluation.max_rows "
-        "pretrain.lr_warmup warmup.lr_warmup swirl.lr_warmup verified.lr_warmup inferred.pairs inferred.lr_warmup",
+        "pretrain.lr_warmup warmup.lr_warmup swirl.lr_warmup verified.lr_warmup inferred.pairs inferred.lr_warmup "
+        "experience.lr_warmup",
     ),
     "more than 0": (
         lambda value: 0 < value < math.inf,
         "model.lora_alpha pretrain.learning_rate warmup.learning_rate swirl.learning_rate verified.learning_rate "
-        "inferred.learning_rate inferred.change_weight "
+        "inferred.learning_rate inferred.change_weight experience.learning_rate "
         "swirl.temperature swirl.distance",
     ),
     "less than 0, and finite: an infinite reward destroys the weights": (
@@ -160,7 +162,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "verified.coverage swirl.easy"),
     "a share, at least 0 and less than 1": (
         lambda value: 0 <= value < 1,
-        "data.validation data.test verified.label_share inferred.label_share",
+        "data.validation data.test verified.label_share inferred.label_share experience.label_share",
     ),
 }
 

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from swirl.data import collect, read
-from swirl.data.collecting import _turns
+from swirl.data.collecting import turns_of
 from swirl.errors import InputError, SkippedError
 from swirl.types import COLUMNS
 
@@ -90,7 +90,7 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_does_not(tmp_pa
 
 
 def test_behaviours_take_turns_by_their_shares(tmp_path):
-    turns = _turns({"a": 0.5, "b": 0.25, "c": 0.25})
+    turns = turns_of({"a": 0.5, "b": 0.25, "c": 0.25})
     assert [next(turns) for _ in range(8)] == ["a", "b", "c", "a", "a", "b", "c", "a"]
     record(tmp_path / "a.parquet", 400)
     behaviour = {row["trajectory"]: row["behaviour"] for row in pq.read_table(tmp_path / "a.parquet").to_pylist()}

@@ -16,6 +16,7 @@ for line in check("run/data").lines():
 | `collecting.py` | play a world and stream its transitions to a file |
 | `playing.py` | episodes of a world, in this process or in several |
 | `replay.py` | back to a moment of an episode that was played |
+| `branching.py` | what other actions would have led to, in a world that can be stepped |
 | `pieces.py` | a recording under way, which a kill does not lose |
 | `splitting.py` | layouts to parts, the label budget, the four files of a run |
 | `checking.py` | what is in a recording or a split, and whether the split leaks |

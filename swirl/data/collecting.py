@@ -71,11 +71,11 @@ def collect(
     if path.suffix != ".parquet":
         raise InputError(f"{path}: a recording is written as Parquet; end the name with .parquet")
     with closing(make()) as world:
-        shares = _shares(world.behaviours, behaviours)
+        shares = shares_of(world.behaviours, behaviours)
         prepare(path)
         facts = json.dumps([key, shares, max_steps, seed])
         with pieces(path, None if key is None else blake2b(facts.encode()).hexdigest()) as recorded:
-            turns = islice(enumerate(_turns(shares)), recorded.next, None)
+            turns = islice(enumerate(turns_of(shares)), recorded.next, None)
             if workers == 1:
                 played = play_here(world, turns, max_steps, seed)
             else:
@@ -127,7 +127,12 @@ def _record(played: Iterator[Episode], recorded: Pieces, transitions: int) -> No
         logger.warning("%d episodes were skipped; the last: %s", recorded.skipped, reason)
 
 
-def _shares(known: tuple[str, ...], behaviours: dict[str, float] | None) -> dict[str, float]:
+def shares_of(known: tuple[str, ...], behaviours: dict[str, float] | None) -> dict[str, float]:
+    """The share of each behaviour that acts, with a sum of 1; all known ones equally where none are named.
+
+    Raises:
+        InputError: A name is not known, or the shares are none.
+    """
     behaviours = dict.fromkeys(known, 1.0) if behaviours is None else behaviours
     names = ", ".join(known)
     for name, share in behaviours.items():
@@ -141,7 +146,7 @@ def _shares(known: tuple[str, ...], behaviours: dict[str, float] | None) -> dict
     return {name: share / total for name, share in behaviours.items() if share > 0}
 
 
-def _turns(shares: dict[str, float]) -> Iterator[str]:
+def turns_of(shares: dict[str, float]) -> Iterator[str]:
     """Behaviours in turn, always the one that is furthest below its share; ties go to the first named."""
     played = dict.fromkeys(shares, 0)
     for index in count(1):

@@ -11,6 +11,7 @@ METHODS = {
     "rlvr": "swirl",
     "inverse-reward": "swirl",
     "rwml": "swirl",
+    "early-experience": "experience",
     "oracle": "verified",
     "random-label": "verified",
     "shuffled-reward": "swirl",

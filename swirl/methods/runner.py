@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import changes, metrics, models, parallel, prompts, train
-from swirl.config import Inferred, Pretrain, Swirl, Verified, Warmup
+from swirl.config import Experience, Inferred, Pretrain, Swirl, Verified, Warmup
 from swirl.errors import InputError
 from swirl.methods import selection
 from swirl.methods.labels import Labels
@@ -21,7 +21,7 @@ from swirl.methods.phases import Pair
 from swirl.rewards.likelihood import Likelihood, Reward, check_groups
 from swirl.types import ROLES, Encoded, Role, state_text
 
-Supervised = Pretrain | Warmup | Verified | Inferred
+Supervised = Pretrain | Warmup | Verified | Inferred | Experience
 """The settings of a supervised phase."""
 Examples = Callable[[Role], list[tuple[dict[str, Any], str]]]
 """The rows that a role trains on, each with its completion; read when the phase is made."""
