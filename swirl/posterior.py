@@ -6,6 +6,7 @@ one (Guo et al., On calibration of modern neural networks, ICML 2017), so that a
 times in ten. How many labels can be trusted then follows from the probabilities themselves.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -126,20 +127,13 @@ def check(
 
 
 def idle(groups: Sequence[Sequence[Candidate]], seed: int) -> dict[int, str]:
-    """Labels of pairs that changed nothing, drawn by how much the forward model expects that: z ~ P(x | x, z).
+    """Labels of pairs that changed nothing: any action from which the forward model expects that, drawn evenly.
 
     Such a pair cannot tell which idle action it was. It keeps the forward model from forgetting that they are idle.
-    Drawn and not the best, so that a wrong belief in an action's idleness dies out: where others are idle for certain,
-    the doubtful one is labelled less often than it was believed, is believed less by the next round, and so on.
 
     Returns:
-        Index of each pair with candidates, and one of them.
+        Index of each pair with such an action, and one of them.
     """
     rng = np.random.default_rng(seed)
-    drawn = {}
-    for i, group in enumerate(groups):
-        scored = [(c.action, c.forward) for c in group if c.forward is not None]
-        if scored:
-            shares = np.exp(np.array([forward for _, forward in scored]) - max(forward for _, forward in scored))
-            drawn[i] = scored[rng.choice(len(scored), p=shares / shares.sum())][0]
-    return drawn
+    found = [[c.action for c in group if c.forward is not None and c.forward > math.log(0.5)] for group in groups]
+    return {i: actions[rng.integers(len(actions))] for i, actions in enumerate(found) if actions}
