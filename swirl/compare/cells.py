@@ -65,6 +65,8 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
         InputError: A file is there, but of another recipe.
     """
     missing = [cell for cell in cells if not kept.is_kept(place.files, cell)]
+    if not missing:
+        return []
     bases = {_base(cell).name: _base(cell) for cell in missing}
     running = _Processes()
     with progress.bar("compare", len(bases) + len(missing)) as bar, ThreadPoolExecutor(processes) as pool:
