@@ -55,6 +55,15 @@ class Playable(Protocol):
         ...
 
 
+def begin(seed: int, index: int) -> tuple[int, np.random.Generator]:
+    """The seed that the world is reset with for an episode, and what its behaviour draws its chances from.
+
+    The seed is drawn: with counted ones a world of n layouts and n behaviours would bind one to the other.
+    """
+    rng = np.random.default_rng([seed, index])
+    return int(rng.integers(2**31)), rng
+
+
 class Episode(NamedTuple):
     """What was played of an episode.
 
@@ -131,9 +140,8 @@ def _play(world: Playable, turn: Turn, max_steps: int, seed: int) -> Episode:
 
 def _steps(world: Playable, index: int, behaviour: str, seed: int) -> Iterator[dict[str, Any]]:
     """Rows of one trajectory, to its end."""
-    rng = np.random.default_rng([seed, index])
-    # Drawn: with counted seeds a world of n layouts and n behaviours would bind one to the other.
-    state, info = world.reset(int(rng.integers(2**31)))
+    start, rng = begin(seed, index)
+    state, info = world.reset(start)
     for step in count():
         action = world.act(behaviour, rng)
         next_state, reward, terminated, truncated, _ = world.step(action)
