@@ -217,7 +217,7 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--inverse", help="run folder or checkpoint of an inverse model")
     sub.add_argument("--max-rows", type=int, help="most rows to score, 0: all (default: as the model's run, else 2000)")
     sub.add_argument("--encoder", default="", help="BERTScore too, with this encoder: all-minilm-l6-v2, or a folder")
-    sub.add_argument("--suite", metavar="PARTS", help="also rollouts, knowledge, trust (comma-separated), or all")
+    sub.add_argument("--suite", metavar="PARTS", help="also rollouts, knowledge, trust, real (comma-separated), or all")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 

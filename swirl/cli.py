@@ -85,6 +85,7 @@ def _collect(a: argparse.Namespace) -> None:
         a.seed,
         a.workers,
         worlds.fingerprint(a.world, options),
+        (a.world, options),
     )
     print(f"{a.out}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
 

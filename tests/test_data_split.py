@@ -300,7 +300,7 @@ def assert_no_trace(folder):
     assert b"action-" in (folder / "labelled.parquet").read_bytes()  # the search would have found it
 
 
-def plain(table, path):
+def plain(table, path, note=None):
     pq.write_table(table, path, compression="none")
 
 
@@ -353,7 +353,7 @@ def test_a_failure_while_writing_leaves_the_earlier_files(tmp_path, monkeypatch)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     written = []
 
-    def full(table, path):
+    def full(table, path, note=None):
         written.append(path)
         plain(table, path)
         if len(written) == 3:

@@ -1,9 +1,10 @@
 import json
 import math
+from functools import partial
 
 import pytest
 
-from swirl import cli
+from swirl import cli, data, worlds
 from swirl.errors import InputError
 from swirl.eval import standalone, suite
 
@@ -66,6 +67,24 @@ def test_the_suite_adds_to_the_one_step_metrics_and_changes_none(recording, run_
     accuracy = [row for row in more if row["metric"] == "exact_match" and row["model"] != "copy-input"]
     bins = [r for r in more if r["metric"].startswith("trust_accuracy_b") and r["role"] == "forward"]
     assert sum(r["value"] * r["n"] for r in bins) / sum(r["n"] for r in bins) == pytest.approx(accuracy[0]["value"])
+
+
+def test_all_parts_of_a_recording_that_can_be_played_again(run_folder, tmp_path):
+    path, world = tmp_path / "lake.parquet", ("frozenlake", {"size": 3, "coordinates": False})
+    data.collect(partial(worlds.make, world[0], **world[1]), path, 30, None, 12, seed=5, origin=world)
+    found = shape(standalone.evaluate(path, run_folder, run_folder, device="cpu", max_rows=8, parts="all"))
+    assert {"action_equivalent_changed", "real_replayed", "wm2real_plans", "wm2real_reached"} <= found["real"]
+    assert "trust_listed_ece" in found["trust"]  # the world lists its actions
+    only = shape(standalone.evaluate(path, forward=run_folder, device="cpu", max_rows=8, parts="real"))
+    assert "action_equivalent_changed" not in only["real"]
+
+
+def test_a_recording_of_unknown_origin_is_refused_for_real_and_left_out_of_all(recording, run_folder, caplog):
+    with pytest.raises(InputError, match="does not say which world"):
+        standalone.evaluate(recording, run_folder, device="cpu", parts="real")
+    rows = standalone.evaluate(recording, run_folder, device="cpu", max_rows=4, parts="all")
+    assert not shape(rows)["real"]
+    assert "nothing is executed in the real world" in caplog.text
 
 
 def test_a_suite_without_any_action_is_refused(run_folder, tmp_path):

@@ -14,6 +14,7 @@ for line in check("run/data").lines():
 | `files.py` | Parquet and JSONL in and out; a file is whole or absent |
 | `streaming.py` | rewrite a recording piece by piece, with the user's own columns |
 | `collecting.py` | play a world and stream its transitions to a file |
+| `origin.py` | which world, options and seed a recording was made with |
 | `playing.py` | episodes of a world, in this process or in several |
 | `replay.py` | back to a moment of an episode that was played |
 | `branching.py` | what other actions would have led to, in a world that can be stepped |
@@ -25,7 +26,21 @@ for line in check("run/data").lines():
 from swirl.data.checking import Lengths, Report, check
 from swirl.data.collecting import collect
 from swirl.data.files import export, load, read
+from swirl.data.origin import Origin, origin_of
 from swirl.data.splitting import split
 from swirl.data.table import conform, with_history
 
-__all__ = ["Lengths", "Report", "check", "collect", "conform", "export", "load", "read", "split", "with_history"]
+__all__ = [
+    "Lengths",
+    "Origin",
+    "Report",
+    "check",
+    "collect",
+    "conform",
+    "export",
+    "load",
+    "origin_of",
+    "read",
+    "split",
+    "with_history",
+]

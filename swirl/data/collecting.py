@@ -15,9 +15,11 @@ from contextlib import closing, contextmanager
 from hashlib import blake2b
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 from swirl import progress
 from swirl.data.files import prepare
+from swirl.data.origin import Origin
 from swirl.data.pieces import Pieces, pieces
 from swirl.data.playing import Episode, Playable, play_apart, play_here
 from swirl.errors import InputError
@@ -35,6 +37,7 @@ def collect(
     seed: int = 0,
     workers: int = 1,
     key: str | None = None,
+    origin: tuple[str, dict[str, Any]] | None = None,
 ) -> dict[str, int]:
     """Record exactly `transitions` transitions of a world to a Parquet file, with a progress bar.
 
@@ -53,6 +56,7 @@ def collect(
         workers: Processes that play.
         key: What the world is, its version and options. With it, an interrupted recording goes on where the same
             arguments are given again (`transitions` and `workers` may differ); without it, it begins again.
+        origin: Name and options of the world, to be noted in the file; see `swirl.data.origin`.
 
     Returns:
         Counts: transitions, trajectories, layouts (0 where the world does not name them), and skipped, the episodes
@@ -82,7 +86,8 @@ def collect(
                 played = play_apart(make, turns, max_steps, seed, workers)
             with closing(played):
                 _record(played, recorded, transitions)
-            counts = recorded.join(path, transitions)
+            note = Origin(*origin, seed).metadata() if origin else None
+            counts = recorded.join(path, transitions, note)
     return counts | ({"skipped": recorded.skipped} if recorded.skipped else {})
 
 

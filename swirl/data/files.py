@@ -246,9 +246,9 @@ def _write_jsonl(table: pa.Table, file: IO[bytes]) -> None:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a table as Parquet; the same table gives the same bytes."""
-    pq.write_table(table.replace_schema_metadata(None), path, row_group_size=CHUNK, compression="zstd")
+def write_parquet(table: pa.Table, path: Path, note: dict[bytes, bytes] | None = None) -> None:
+    """Write a table as Parquet with this metadata and no other; the same table gives the same bytes."""
+    pq.write_table(table.replace_schema_metadata(note), path, row_group_size=CHUNK, compression="zstd")
 
 
 def load(path: str | Path) -> datasets.Dataset:

@@ -64,8 +64,13 @@ class Pieces:
             self._files.append(file)
         self._waiting, self._since = [], time.monotonic()
 
-    def join(self, path: Path, transitions: int) -> dict[str, int]:
+    def join(self, path: Path, transitions: int, note: dict[bytes, bytes] | None = None) -> dict[str, int]:
         """Write the first `transitions` transitions to their file; the last trajectory is truncated where it is cut.
+
+        Args:
+            path: The file.
+            transitions: How many.
+            note: Metadata of the file.
 
         Returns:
             Counts: transitions, trajectories, layouts.
@@ -73,9 +78,10 @@ class Pieces:
         self.save()
         trajectories = 0
         layouts: set[str] = set()
-        with replacing(path) as part, pq.ParquetWriter(part, RECORDING, compression="zstd") as writer:
+        schema = RECORDING.with_metadata(note)
+        with replacing(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
             for table in self._batches(transitions):
-                writer.write_table(table, row_group_size=CHUNK)
+                writer.write_table(table.replace_schema_metadata(note), row_group_size=CHUNK)
                 trajectories += table["step"].to_pylist().count(0)
                 layouts.update(table["layout"].unique().to_pylist())
         return {"transitions": transitions, "trajectories": trajectories, "layouts": len(layouts - {None})}

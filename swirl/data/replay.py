@@ -6,7 +6,7 @@ Episodes that `collect` played have names that say which they are, and so the se
 import re
 from collections.abc import Sequence
 
-from swirl.data.playing import Playable, reset_seed, trajectory_name
+from swirl.data.playing import Playable, begin, trajectory_name
 from swirl.errors import SkippedError
 from swirl.types import State
 
@@ -26,7 +26,7 @@ def seed_of(trajectory: str, seed: int) -> int | None:
     if not re.fullmatch(r"t\d+", trajectory):
         return None
     index = int(trajectory[1:])
-    return reset_seed(seed, index) if trajectory_name(index) == trajectory else None
+    return begin(seed, index)[0] if trajectory_name(index) == trajectory else None
 
 
 def replay(world: Playable, seed: int, actions: Sequence[str]) -> State:

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from swirl.data.files import replacing, write_parquet
+from swirl.data.origin import Origin
 from swirl.data.table import SCHEMA, codes, conform, is_partial, pairs, pc, trajectory_order, with_history
 from swirl.errors import InputError
 
@@ -46,6 +47,7 @@ def split(
     seed: int,
     data_seed: int,
     history: int = 0,
+    origin: Origin | None = None,
 ) -> dict[str, int]:
     """Write `labelled`, `state_only`, `validation` and `test`, all `.parquet`, into a folder.
 
@@ -62,6 +64,7 @@ def split(
         seed: Chooses which transitions are labelled.
         data_seed: Chooses which layouts go where.
         history: Add a `history` column of up to so many earlier states.
+        origin: Where the recording comes from; noted in `test.parquet` alone.
 
     Returns:
         Counts: transitions, trajectories, layouts, the rows of each file, the rows left out of validation (no label was
@@ -86,7 +89,8 @@ def split(
         for name in PARTS:
             columns = [*COLUMNS_OF[name], *(["history"] if history else [])]
             path = stack.enter_context(replacing(Path(folder) / f"{name}.parquet"))
-            write_parquet(table.filter(pa.array(chosen[name])).select(columns), path)
+            note = origin.metadata() if origin and name == "test" else None
+            write_parquet(table.filter(pa.array(chosen[name])).select(columns), path, note)
     return {
         "transitions": table.num_rows,
         "trajectories": pc.count_distinct(table["trajectory"]).as_py(),

@@ -69,7 +69,7 @@ def roll(predict: Predict, starts: Sequence[Rows], history: int = 0) -> list[lis
     states = [[state_text(stretch[0]["state"])] for stretch in starts]
     for turn in range(max(map(len, starts), default=0)):
         alive = [i for i, stretch in enumerate(starts) if turn < len(stretch) and states[i][-1]]
-        asked = [_asked(starts[i], states[i], history) for i in alive]
+        asked = [continued({**starts[i][0], "action": starts[i][turn]["action"]}, states[i], history) for i in alive]
         found = dict(zip(alive, predict(asked, f"rollout turn {turn + 1}"), strict=True))
         for i, stretch in enumerate(starts):
             if turn < len(stretch):
@@ -77,13 +77,10 @@ def roll(predict: Predict, starts: Sequence[Rows], history: int = 0) -> list[lis
     return [found[1:] for found in states]
 
 
-def _asked(stretch: Rows, states: list[str], history: int) -> dict[str, Any]:
-    past = [*map(state_text, stretch[0].get("history") or ()), *states[:-1]]
-    return {
-        "state": states[-1],
-        "action": stretch[len(states) - 1]["action"],
-        "history": past[-history:] if history else [],
-    }
+def continued(first: dict[str, Any], states: Sequence[str], history: int) -> dict[str, Any]:
+    """What to ask after predicted states: `first` has the action, and the history of where the states begin."""
+    past = [*map(state_text, first.get("history") or ()), *states[:-1]]
+    return {"state": states[-1], "action": first["action"], "history": past[-history:] if history else []}
 
 
 def predictor(forward: ForwardModel, max_new_tokens: int) -> Predict:
@@ -152,11 +149,6 @@ def by_turn(model: str, starts: Sequence[Rows], rolled: Sequence[Sequence[str]])
             value, index = values.get(name, (np.empty(0), np.empty(0, int)))
             out += rows.mean(model, "forward", f"rollout_{name}_t{turn}", value, clusters[index])
         now, first = values["exact_match"][0], firsts[alive]
-        ratio = _ratio(now, first)
+        ratio = rows.ratio(now, first)
         out += rows.statistic(model, "forward", f"rollout_consistency_t{turn}", ratio, clusters)
     return out
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The ratio of two means over the same rows; NaN where the lower one is 0."""
-    return lambda index: float(above[index].sum() / below[index].sum()) if below[index].any() else np.nan

@@ -41,6 +41,12 @@ def statistic(
     return [_row(model, role, metric, float(value), low, high, len(clusters))]
 
 
+def ratio(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarray) -> Callable[[np.ndarray], float]:
+    """The ratio of two means over the same rows, as a statistic; NaN where the lower one is 0."""
+    over, under = np.asarray(above, float), np.asarray(below, float)
+    return lambda index: float(over[index].sum() / under[index].sum()) if under[index].any() else np.nan
+
+
 def plain(model: str, role: Role, metric: str, value: float, n: int) -> Results:
     """A number without an interval: a count, or what chance gives."""
     return [_row(model, role, metric, value, None, None, n)]

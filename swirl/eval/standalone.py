@@ -83,19 +83,20 @@ def evaluate(
     most = drawn.evaluation.max_rows if max_rows is None else max_rows
     picked = _draw(labelled or rows, most, drawn.data.seed)
     found = [_count("rows_without_action", len(rows) - len(labelled), len(rows)), _count("rows_scored", len(picked))]
-    predictions: dict[Role, list[str]] = {}
-    for model in models:
-        metrics_found, predictions[model.role] = _measure(
-            model, picked, bool(labelled), similar if model is forward_model else None
-        )
-        found += metrics_found
-    if forward_model and inverse_model:
-        found += _cycle(forward_model, picked, predictions["inverse"])
-    if chosen:
-        by_role: dict[Role, ForwardModel | InverseModel] = {model.role: model for model in models}
-        limits: dict[Role, int] = {model.role: _limit(model, labelled) for model in models}
-        subject = suite.Subject(rows, picked, most, drawn.data.seed, by_role, limits, predictions)
-        found += suite.measure(chosen, subject)
+    with suite.replaying(data, chosen, optional=parts == "all") as replay:
+        predictions: dict[Role, list[str]] = {}
+        for model in models:
+            metrics_found, predictions[model.role] = _measure(
+                model, picked, bool(labelled), similar if model is forward_model else None
+            )
+            found += metrics_found
+        if forward_model and inverse_model:
+            found += _cycle(forward_model, picked, predictions["inverse"])
+        if chosen:
+            by_role: dict[Role, ForwardModel | InverseModel] = {model.role: model for model in models}
+            limits: dict[Role, int] = {model.role: _limit(model, labelled) for model in models}
+            subject = suite.Subject(rows, picked, most, drawn.data.seed, by_role, limits, predictions, replay)
+            found += suite.measure(chosen, subject)
     return found
 
 

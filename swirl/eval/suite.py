@@ -5,30 +5,40 @@
 | `rollouts` | `rollouts.py` | a forward model |
 | `knowledge` | `knowledge.py` | a forward model; both for action following |
 | `trust` | `trust.py` | either model |
+| `real` | `real.py`, `planning.py` | either model, and a recording whose episodes can be played again |
+
+Where the recording says which world it is of, its list of actions gives `knowledge` counterfactual commands and `trust`
+a posterior over the list.
 
 `swirl eval recording.parquet --forward runs/minigrid --inverse runs/minigrid --suite all`
 """
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from swirl import labelling, progress
+from swirl import metrics, progress
 from swirl.api import ForwardModel, InverseModel
-from swirl.errors import InputError
-from swirl.eval import knowledge, rollouts, rows, trust
+from swirl.errors import InputError, MissingPartError
+from swirl.eval import knowledge, planning, real, rollouts, rows, trust
 from swirl.types import Role
 from swirl.worlds.base import unknown
+
+logger = logging.getLogger("swirl")
 
 Rows = rows.Rows
 PREFIXES = {
     "rollouts": ("rollout_",),
     "knowledge": ("ranking_", "following_"),
     "trust": ("trust_",),
+    "real": ("action_equivalent_", "real_", "wm2real_", "consistency_ratio"),
 }
 """How the names of a part's metrics begin."""
-NEEDS: dict[str, tuple[Role, ...]] = {"rollouts": ("forward",), "knowledge": ("forward",), "trust": ()}
+NEEDS: dict[str, tuple[Role, ...]] = {"rollouts": ("forward",), "knowledge": ("forward",), "trust": (), "real": ()}
 """The models without which a part has nothing to measure."""
 
 
@@ -44,7 +54,7 @@ class Subject:
         models: The models by role.
         limits: Token limit of a reply by role.
         predictions: Their greedy predictions for `picked`, by role.
-        list_actions: The world's actions in a state, where they are known.
+        replay: The recording's world, where its episodes can be played again.
     """
 
     recording: Rows
@@ -54,7 +64,7 @@ class Subject:
     models: dict[Role, ForwardModel | InverseModel]
     limits: dict[Role, int]
     predictions: dict[Role, list[str]]
-    list_actions: labelling.ListActions | None = None
+    replay: real.Replay | None = None
 
 
 def parse(names: str | None, given: Sequence[Role]) -> tuple[str, ...]:
@@ -77,9 +87,38 @@ def parse(names: str | None, given: Sequence[Role]) -> tuple[str, ...]:
     return parts
 
 
+@contextmanager
+def replaying(path: str | Path, parts: Sequence[str], optional: bool) -> Iterator[real.Replay | None]:
+    """The world of a recording, while it is open; `None` where it is of no use.
+
+    Args:
+        path: The recording.
+        parts: Parts that are to be measured.
+        optional: Whether `real` is left out, with a warning, where the recording does not allow it.
+
+    Raises:
+        InputError: `real` is measured, and the recording does not allow it.
+        MissingPartError: `real` is measured, and the world's simulator is not installed.
+    """
+    replay = None
+    try:
+        replay = real.replay_of(Path(path)) if {"knowledge", "trust", "real"} & set(parts) else None
+    except (InputError, MissingPartError) as error:
+        if "real" in parts and not optional:
+            raise
+        if optional:
+            logger.warning("nothing is executed in the real world: %s", error)
+    try:
+        yield replay
+    finally:
+        if replay:
+            replay.world.close()
+
+
 def measure(parts: Sequence[str], subject: Subject) -> rows.Results:
     """The results of the parts, in their order."""
     forward, inverse = subject.models.get("forward"), subject.models.get("inverse")
+    list_actions = subject.replay.world.actions if subject.replay else None
     out: rows.Results = []
     for part in parts:
         if part == "rollouts" and isinstance(forward, ForwardModel):
@@ -95,12 +134,30 @@ def measure(parts: Sequence[str], subject: Subject) -> rows.Results:
                     subject.predictions["forward"],
                     subject.predictions["inverse"],
                     (subject.limits["forward"], subject.limits["inverse"]),
-                    subject.list_actions,
+                    list_actions,
                     subject.seed,
                 )
         elif part == "trust":
             for role, model in subject.models.items():
-                out += trust.measure(model, subject.picked, subject.limits[role], subject.list_actions)
+                out += trust.measure(model, subject.picked, subject.limits[role], list_actions)
+        elif part == "real" and subject.replay:
+            out += _executed(subject, subject.replay)
+    return out
+
+
+def _executed(subject: Subject, replay: real.Replay) -> rows.Results:
+    """The part `real`."""
+    forward, inverse = subject.models.get("forward"), subject.models.get("inverse")
+    out: rows.Results = []
+    pasts = replay.pasts(subject.recording)
+    if inverse:
+        majority = metrics.majority_action([row["action"] for row in subject.picked])
+        named = {"majority-action": [majority] * len(subject.picked)}
+        named[str(inverse.checkpoint)] = subject.predictions["inverse"]
+        out += real.equivalence(replay, pasts, subject.picked, named)
+    if isinstance(forward, ForwardModel):
+        goals = planning.goals_of(subject.recording, pasts, planning.DEPTH, planning.GOALS, subject.seed)
+        out += planning.wm2real(forward, replay, goals, subject.limits["forward"], planning.DEPTH)
     return out
 
 
@@ -113,12 +170,11 @@ def show(results: Rows) -> None:
     """Print a table for each part, and one for what it counts by turn or by bin."""
     for part in PREFIXES:
         mine = [row for row in results if part_of(row) == part]
-        counted = {"t": "by turn", "b": "by bin, the least sure first"}
         plain = [row for row in mine if not _counted(row)]
         if plain:
             cells = [[_name(row), _short(row), row["value"], rows.interval(row), row["n"]] for row in plain]
             progress.table(part.capitalize(), ["metric", "model", "value", "95 %", "rows"], cells)
-        for letter, title in counted.items():
+        for letter, title in (("t", "by turn"), ("b", "by bin, the least sure first")):
             found = [(row, at) for row in mine if (at := _counted(row)) and at[1] == letter]
             if found:
                 numbers = sorted({at[2] for _, at in found})

@@ -47,8 +47,8 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, count: int = BINS) 
 
 def ece(confidence: np.ndarray, correct: np.ndarray, count: int = BINS) -> float:
     """Expected calibration error with bins of equal mass, in [0, 1]."""
-    gaps = [n * abs(mean - accuracy) for mean, accuracy, n in reliability(confidence, correct, count)]
-    return math.fsum(gaps) / len(confidence)
+    gaps = np.bincount(bins(confidence, count), weights=confidence - correct)  # rows of a bin times its gap
+    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def selective_accuracy(confidence: np.ndarray, correct: np.ndarray, coverage: float) -> float:

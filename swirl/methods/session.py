@@ -129,15 +129,16 @@ def collect(recipe: Recipe, path: Path, transitions: int) -> None:
         spec.seed,
         spec.workers,
         worlds.fingerprint(spec.world, spec.options),
+        (spec.world, spec.options),
     )
 
 
 def _split(recipe: Recipe, staging: Path, cache: Path) -> None:
     if not parallel.is_main():
         return
-    spec = recipe.data
+    spec, path = recipe.data, recording(recipe, cache)
     counts = data.split(
-        data.read(recording(recipe, cache)),
+        data.read(path),
         staging,
         labels=spec.labels or None,
         validation_labels=spec.validation_labels,
@@ -146,6 +147,7 @@ def _split(recipe: Recipe, staging: Path, cache: Path) -> None:
         seed=recipe.seed,
         data_seed=spec.seed,
         history=spec.history,
+        origin=data.origin_of(path),
     )
     logger.info("data: %s", ", ".join(f"{name} {count:,}" for name, count in counts.items()))
     if not counts["labelled"] and "warmup" in recipe.methods and recipe.warmup.steps:

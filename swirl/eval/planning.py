@@ -1,0 +1,133 @@
+"""WM2Real: do plans made in a model succeed in the real world?
+
+A goal is the state recorded T steps after another. A plan for it is found by search in the model: breadth
+first over the world's actions, at most T deep, and of each depth only the states most like the goal (token F1) are gone
+on from. It is then executed in the real world. Over the goals:
+
+    wm2real_plans      a plan was found, in the model (WM); in the rows named `real-search`, by the same search in the
+                       real world (Real), where it is also a way
+    wm2real_reached    the model's plan reaches the goal in the real world (W2R)
+    wm2real_ratio      of the plans that were found, those that do
+    consistency_ratio  CR = W2R / Real; above 1 where the model finds what the same search in the real world misses
+
+Source: Real, WM, W2R and CR: Word2World, arXiv 2512.18832, section 4, Metrics (of an agent's tasks; ours of goals).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from swirl import metrics, progress
+from swirl.api import ForwardModel
+from swirl.eval import rollouts, rows
+from swirl.eval.real import Replay
+from swirl.types import state_text
+
+Rows = rows.Rows
+GOALS, DEPTH, BEAM = 50, 3, 8
+"""Goals that are drawn, recorded steps to each (T), and states of a depth that are gone on from."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A recorded stretch of steps: its first row, the text to reach, and the actions that lead to its start."""
+
+    row: dict[str, Any]
+    text: str
+    past: list[str]
+
+
+def goals_of(recording: Rows, pasts: dict[tuple[str, int], list[str]], depth: int, most: int, seed: int) -> list[Goal]:
+    """Goals `depth` recorded steps away that differ from where they begin, `most` of them drawn."""
+    found = [
+        Goal(stretch[0], state_text(stretch[-1]["next_state"]), pasts[stretch[0]["trajectory"], stretch[0]["step"]])
+        for stretch in rollouts.stretches(recording, depth)
+        if len(stretch) == depth and (stretch[0]["trajectory"], stretch[0]["step"]) in pasts
+    ]
+    found = [goal for goal in found if metrics.changed(state_text(goal.row["state"]), goal.text)]
+    order = np.random.default_rng(seed).permutation(len(found))[:most]
+    return [found[i] for i in sorted(order)]
+
+
+Steps = Callable[[list[tuple[Goal, list[str], list[str]]]], list[str]]
+"""The states after (goal, states so far, actions so far with the new one); "" where there is none."""
+
+
+def search(goals: Sequence[Goal], steps: Steps, actions: Sequence[Sequence[str]], depth: int) -> list[list[str] | None]:
+    """A plan for each goal, shortest first; `None` where the search finds none. See the module."""
+    plans: list[list[str] | None] = [None] * len(goals)
+    edges = {i: [([state_text(goal.row["state"])], [])] for i, goal in enumerate(goals)}
+    seen = {i: {metrics.normalise(state_text(goal.row["state"]))} for i, goal in enumerate(goals)}
+    for _ in range(depth):
+        tried = [
+            (i, states, [*taken, action])
+            for i, nodes in edges.items()
+            if plans[i] is None
+            for states, taken in nodes
+            for action in actions[i]
+        ]
+        reached = steps([(goals[i], states, taken) for i, states, taken in tried])
+        edges = defaultdict(list)
+        for (i, states, taken), text in zip(tried, reached, strict=True):
+            if text and plans[i] is None and metrics.normalise(text) not in seen[i]:
+                seen[i].add(metrics.normalise(text))
+                edges[i].append(([*states, text], taken))
+                if metrics.exact_match(text, goals[i].text):
+                    plans[i] = taken
+        for i, nodes in edges.items():
+            nodes.sort(key=lambda node, goal=goals[i].text: -metrics.token_f1(node[0][-1], goal))
+            del nodes[BEAM:]
+    return plans
+
+
+def wm2real(forward: ForwardModel, replay: Replay, goals: Sequence[Goal], limit: int, depth: int) -> rows.Results:
+    """WM2Real of a model: plans found in it, executed in the real world; nothing where the world lists no actions."""
+    listed = [replay.world.actions(goal.row["state"]) for goal in goals]
+    actions = [tuple(own) for own in listed if own]
+    if not goals or len(actions) < len(goals):
+        return []
+    predict = rollouts.predictor(forward, limit)
+
+    def imagined(tried: list[tuple[Goal, list[str], list[str]]]) -> list[str]:
+        asked = [
+            rollouts.continued({**goal.row, "action": taken[-1]}, states, forward.recipe.data.history)
+            for goal, states, taken in tried
+        ]
+        return predict(asked, "plan in the model")
+
+    def happened(tried: list[tuple[Goal, list[str], list[str]]]) -> list[str]:
+        out = []
+        with progress.bar("plan in the real world", len(tried)) as bar:
+            for goal, _, taken in tried:
+                out.append(replay.after(goal.row["trajectory"], [*goal.past, *taken]))
+                bar.advance()
+        return out
+
+    plans, ways = (search(goals, steps, actions, depth) for steps in (imagined, happened))
+    reached = [
+        plan is not None and metrics.exact_match(replay.after(goal.row["trajectory"], [*goal.past, *plan]), goal.text)
+        for goal, plan in zip(goals, plans, strict=True)
+    ]
+    return planned(str(forward.checkpoint), goals, plans, reached, ways)
+
+
+def planned(
+    model: str,
+    goals: Sequence[Goal],
+    plans: Sequence[list[str] | None],
+    reached: Sequence[bool],
+    ways: Sequence[list[str] | None],
+) -> rows.Results:
+    """Results of a model's plans, whether each reaches its goal, and the plans of a search in the real world."""
+    clusters = [goal.row["trajectory"] for goal in goals]
+    found, real, got = ([float(bool(one)) for one in column] for column in (plans, ways, reached))
+    return [
+        *rows.mean("real-search", "forward", "wm2real_plans", real, clusters),
+        *rows.mean(model, "forward", "wm2real_plans", found, clusters),
+        *rows.mean(model, "forward", "wm2real_reached", got, clusters),
+        *rows.statistic(model, "forward", "wm2real_ratio", rows.ratio(got, found), clusters),
+        *rows.statistic(model, "forward", "consistency_ratio", rows.ratio(got, real), clusters),
+    ]
