@@ -4,7 +4,8 @@
     python benchmarks/results.py --only minigrid --seeds 0,1
 
 A cell is one `swirl train` in a process of its own; a finished one is skipped, an interrupted one continues. What a
-cell measured is kept in benchmarks/results/ as JSON, and the tables are made from those files alone.
+cell measured is kept in benchmarks/results/ as JSON, and the tables are made from those files alone. Those of
+`COMPARED` are comparisons, as by `swirl compare`, whose files are in a folder of their own.
 """
 
 import argparse
@@ -19,7 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from swirl.compare import comparison, summary
+from swirl.compare.cells import Place
 from swirl.metrics import HEADLINE
+from swirl.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results"
@@ -33,19 +37,20 @@ CELLS = {
     "minigrid-anchored": ("minigrid-anchored", {}),
     "minigrid-plain-warmup": ("minigrid", {"methods": '["warmup"]', "warmup.steps": "600"}),
     "minigrid-oracle": ("minigrid-oracle", {}),
-    "scienceworld": ("scienceworld", {}),
+}
+COMPARED = {
+    # mark of the table in docs/results.md and folder of its files: recipe, methods beside its own, seeds
+    "scienceworld": ("scienceworld", ("warmup",), (0,)),
 }
 PAGES = (
     # page, mark of its table, runs in it
-    ("docs/results.md", "results", tuple(name for name in CELLS if name != "scienceworld")),
-    ("docs/results.md", "scienceworld", ("scienceworld",)),
+    ("docs/results.md", "results", tuple(CELLS)),
     ("README.md", "results", ("minigrid",)),
 )
 COLUMNS = (
     ("forward", "exact_match_changed", "next state, exact"),
     ("forward", "changed_facts_f1", "changed facts F1"),
     ("forward", "false_change_rate", "false changes"),
-    ("forward", "rouge_l", "ROUGE-L"),
     ("inverse", "action_exact_match_changed", "action, exact"),
     ("both", "cycle_exact_match_changed", "cycle"),
 )
@@ -145,28 +150,47 @@ def _markdown(rows: list[list[str]]) -> str:
     return head + "|---" * len(known) + "|\n" + "".join(body)
 
 
+def compared(name: str, runs: Path, processes: int) -> tuple[str, list[str]]:
+    """The table of a comparison, and a line per run that failed; `processes` 0: only the table."""
+    recipe, methods, seeds = COMPARED[name]
+    plan = comparison.Plan(load_recipe(ROOT / "recipes" / f"{recipe}.toml"), methods, seeds)
+    place = Place(runs / name, KEPT / name, runs / "cache")
+    failed = comparison.run(plan, place, processes) if processes else []
+    return summary.text(comparison.write(plan, place, runs / name)), failed
+
+
+def write(page: str, mark: str, text: str) -> None:
+    """Put a table between its marks."""
+    before, begin, rest = (ROOT / page).read_text(encoding="utf-8").partition(f"<!-- {mark}:begin -->")
+    _, end, after = rest.partition(f"<!-- {mark}:end -->")
+    (ROOT / page).write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> int:
     """Run what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results")
-    parser.add_argument("--only", nargs="*", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--only", nargs="*", choices=[*CELLS, *COMPARED], default=[*CELLS, *COMPARED])
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="only write the tables")
     a = parser.parse_args()
-    failed = False
+    failed: list[str] = []
     if not a.table:
-        cells = [(name, int(seed)) for name in a.only for seed in a.seeds.split(",")]
+        cells = [(name, int(seed)) for name in a.only if name in CELLS for seed in a.seeds.split(",")]
         with ThreadPoolExecutor(a.processes) as pool:
             for line in pool.map(lambda cell: run(*cell, a.runs), cells):
                 print(line, flush=True)
-                failed |= "failed" in line
+                failed += [line] if "failed" in line else []
     for page, mark, runs in PAGES:
-        text = (ROOT / page).read_text(encoding="utf-8")
-        before, begin, rest = text.partition(f"<!-- {mark}:begin -->")
-        _, end, after = rest.partition(f"<!-- {mark}:end -->")
-        (ROOT / page).write_text(f"{before}{begin}\n\n{tables(runs)}\n{end}{after}", encoding="utf-8")
-    return int(failed)
+        write(page, mark, tables(runs))
+    for name in a.only:
+        if name in COMPARED:
+            text, lines = compared(name, a.runs, 0 if a.table else a.processes)
+            print("\n".join(lines), end="\n" * bool(lines))
+            write("docs/results.md", name, text)
+            failed += lines
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
