@@ -16,7 +16,7 @@ from typing import Any, get_args
 from swirl.errors import InputError
 from swirl.worlds.base import World, check_world, unknown
 
-__all__ = ["WORLDS", "World", "availability", "check_world", "make"]
+__all__ = ["WORLDS", "World", "availability", "behaviours", "check_world", "make", "options"]
 
 WORLDS = {
     "frozenlake": "swirl.worlds.frozenlake:FrozenLake",
@@ -59,16 +59,39 @@ def make(name: str, **options: Any) -> World:
             value is of another type.
         MissingPartError: The world's simulator is not installed; the message holds the command that installs it.
     """
-    module, attribute = _target(name)
-    build = getattr(import_module(module), attribute)
+    build = _class(name)
     known = inspect.signature(build).parameters
     for option, value in options.items():
         if option not in known:
-            raise unknown(f"option of the world {name!r}", option, known)
+            raise unknown(f"{name} option", option, known)
         kinds = _kinds(known[option])
         if not any(KINDS[kind][1](value) for kind in kinds):
             raise InputError(f"{option} is {value!r}, expected {_words(kinds)}")
     return build(**options)
+
+
+def behaviours(name: str) -> tuple[str, ...]:
+    """The ways of acting in a world, without importing its simulator.
+
+    Raises:
+        InputError: There is no such world; the message names the nearest.
+    """
+    return _class(name).behaviours
+
+
+def options(name: str) -> list[dict[str, Any]]:
+    """What `make` takes for a world, in order, without importing its simulator.
+
+    Returns:
+        For each option its name as "option", its "type" in words, and its "default" as JSON has it.
+
+    Raises:
+        InputError: There is no such world; the message names the nearest.
+    """
+    return [
+        {"option": option.name, "type": _words(_kinds(option)), "default": option.default}
+        for option in inspect.signature(_class(name)).parameters.values()
+    ]
 
 
 def availability(name: str) -> str | None:
@@ -125,6 +148,11 @@ def _kinds(option: inspect.Parameter) -> list[Any]:
 
 def _words(kinds: list[Any]) -> str:
     return " or ".join(KINDS[kind][0] for kind in kinds)
+
+
+def _class(name: str) -> Any:
+    module, attribute = _target(name)
+    return getattr(import_module(module), attribute)
 
 
 def _target(name: str) -> tuple[str, str]:

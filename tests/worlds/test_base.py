@@ -289,7 +289,7 @@ def test_make_refuses_what_it_does_not_know_and_names_the_nearest():
         worlds.make("minigird")
     with pytest.raises(InputError, match=r"unknown world 'minigird'.*did you mean 'minigrid'"):
         worlds.availability("minigird")
-    with pytest.raises(InputError, match=r"option of the world 'minigrid' 'max_step'.*did you mean 'max_steps'"):
+    with pytest.raises(InputError, match=r"unknown minigrid option 'max_step'.*did you mean 'max_steps'"):
         worlds.make("minigrid", max_step=3)
 
 
@@ -323,6 +323,7 @@ def test_importing_and_asking_imports_no_simulator():
     code = (
         "import sys, swirl.worlds as w\n"
         "assert w.availability('minigrid') is None\n"
+        "assert all(w.options(name) and w.behaviours(name) for name in w.WORLDS)\n"
         "print([m for m in ('gymnasium', 'minigrid', 'pygame', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
