@@ -104,13 +104,17 @@ class Browser:
             self._loop.close()
 
     def _within(self, seconds: float, work: Coroutine[Any, Any, T], what: str) -> T:
-        """The result of some work in the browser, which is ended, to be started again, where that fails."""
+        """The result of some work in the browser, which is ended, to be started again, where it may be beyond use."""
         task = self._loop.create_task(asyncio.wait_for(work, seconds))
         try:
             return self._loop.run_until_complete(task)
         except BaseException as error:
             task.cancel()
-            self._quit()
+            # An address that does not answer, or a page that has left, says nothing against the browser.
+            if not (
+                isinstance(error, SkippedError) or (isinstance(error, self._api.Error) and "net::ERR_" in str(error))
+            ):
+                self._quit()
             if isinstance(error, TimeoutError):
                 raise SkippedError(f"{what}: no answer in {seconds:g} seconds") from None
             if isinstance(error, self._api.Error):

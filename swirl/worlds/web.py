@@ -36,6 +36,7 @@ from swirl.worlds.browser import Browser, Page, executable
 INSTALL, INSTALL_BROWSER = "pip install 'swirl-wm[web]'", "apt-get install chromium"
 DEFAULT_PAGES = ("click-checkboxes", "choose-list", "enter-text", "enter-password", "login-user", "click-tab-2")
 WIDTH, LINES = 200, 150
+UNREACHABLE = re.compile(r"net::ERR_(CONNECTION_REFUSED|NAME_NOT_RESOLVED)")
 ACTION = re.compile(r'(click) \[(\d+)\]|(type|select) \[(\d+)\] ("(?:[^"\\]|\\.)*")')
 ELEMENT = re.compile(r"^\[(\d+)\] (\S+)(.*)$", re.M)
 TYPED = {"input", "textarea", "password", "search", "email", "tel", "url", "number"}
@@ -75,15 +76,25 @@ class Web:
             raise InputError(f"pages {list(pages)} and timeout {timeout}: expected a page or more, and some seconds")
         self.pages = tuple(map(_page, pages))
         self._browser = Browser(Path(__file__).with_suffix(".js").read_text("utf-8"), timeout)
-        self._running = False
+        self._running = self._began = False
 
     def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
-        """Opens the page of a seed; info holds "layout" and "page"."""
+        """Opens the page of a seed; info holds "layout" and "page".
+
+        Raises:
+            InputError: Nobody answers at the first address.
+            SkippedError: The page does not open.
+        """
         self._running = False  # unless it opens
         page = self.pages[seed % len(self.pages)]
-        self._text, _ = _describe(*self._browser.open(page, seed))
+        try:
+            self._text, _ = _describe(*self._browser.open(page, seed))
+        except SkippedError as error:
+            if not self._began and UNREACHABLE.search(str(error)):
+                raise InputError(f"{page.address} cannot be reached; start its server, or mend the address") from None
+            raise
         self._counts: dict[str, dict[str, int]] = {}
-        self._running = True
+        self._running = self._began = True
         layout = hashlib.sha256(self._text.encode()).hexdigest()[:16]
         return self._text, {"layout": layout, "page": page.address}
 

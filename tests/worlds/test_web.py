@@ -259,6 +259,22 @@ def test_a_url_is_only_read_and_only_on_its_own_site(opened, site):
     assert world.reset(0)[0] == state
 
 
+@browser
+def test_a_server_that_is_down_is_said_at_once_and_costs_no_browser_later(opened, site):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    dead = f"http://127.0.0.1:{free}/"
+    with pytest.raises(InputError, match=f"^{dead} cannot be reached; start its server, or mend the address$"):
+        opened(dead).reset(0)
+    world = opened(site, dead)
+    world.reset(0)
+    chromium = world._browser._chromium
+    with pytest.raises(SkippedError, match="ERR_CONNECTION_REFUSED"):
+        world.reset(1)
+    world.reset(0)
+    assert world._browser._chromium is chromium
+
+
 ATTACKS = """<title>Local</title><p id=out></p>
 <script src=own.js></script><script src=../other/secret.js></script><script src=link.js></script>
 <script src="SITEx.js"></script><img src="SITEimg"><iframe src="SITEframe"></iframe><link rel=preconnect href="SITE">
