@@ -4,9 +4,9 @@ A page draws its chances and reads its clock from the seed: an action is half a 
 
 A local page may read the files of its folder and nothing from the network: what it may not ask for is refused, and its
 proxy does not exist, which holds for what cannot be refused (a worker's socket, a page opened in advance). A URL's page
-may fetch what it needs over http(s), but only reads (GET, HEAD), and goes to its own site alone; where a redirection
-leads away from it, the episode is broken off. Nothing is downloaded, no second window stays open, cookies end with the
-episode.
+may fetch what it needs over http(s), but only reads (GET, HEAD), and goes to its own site alone. Where a page leaves its
+folder or site all the same (a redirection, about:blank), the episode is broken off. Nothing is downloaded, no second
+window stays open, cookies end with the episode.
 
 A page that hangs is given up, and its Chromium ended, after `timeout` seconds. Playwright's driver ends Chromium when
 this process does, however that ends.
@@ -184,7 +184,8 @@ class Browser:
             if window is not self._page:
                 await window.close()
         seen, url = await self._evaluate("__swirl.read()"), self._page.url
-        if self._home.folder is None and _site(url) != _site(self._home.address):
+        at_home = _site(url) == _site(self._home.address) if self._home.folder is None else _in(self._home.folder, url)
+        if not at_home:
             raise SkippedError(f"{self._home.address} led away to {url}")
         return url, seen
 
@@ -199,12 +200,17 @@ class Browser:
         """Refuses what the page may not ask for; a refused navigation leaves the page as it is."""
         request, target = route.request, urlsplit(route.request.url)
         if self._home.folder:
-            file = Path(url2pathname(target.path)).resolve()
-            allowed = target.scheme == "file" and file.is_relative_to(self._home.folder.resolve())
+            allowed = _in(self._home.folder, request.url)
         else:
             leaves = request.is_navigation_request() and _site(request.url) != _site(self._home.address)
             allowed = target.scheme in ("http", "https") and request.method in ("GET", "HEAD") and not leaves
         await (route.continue_() if allowed else route.abort("aborted"))
+
+
+def _in(folder: Path, url: str) -> bool:
+    """Whether a URL is a file of a folder."""
+    target = urlsplit(url)
+    return target.scheme == "file" and Path(url2pathname(target.path)).resolve().is_relative_to(folder.resolve())
 
 
 def _site(url: str) -> tuple[str, str]:

@@ -334,6 +334,17 @@ def test_a_page_that_goes_up_a_folder_at_once_does_not_widen_what_it_may_read(op
     assert world.step("click [1]")[0].replace(" focused", "") == state
 
 
+@browser
+def test_a_local_page_that_leaves_for_an_empty_one_breaks_the_episode_off(opened, tmp_path):
+    world = opened(
+        page(tmp_path, "gone.html", "<title>Gone</title><a href='about:blank'>away</a><a href='#x'>here</a>")
+    )
+    world.reset(0)
+    assert world.step("click [2]")[0].startswith('page "Gone" gone.html')
+    with pytest.raises(SkippedError, match=r"gone\.html led away to about:blank"):
+        world.step("click [1]")
+
+
 CHILD = """
 import signal
 import sys
