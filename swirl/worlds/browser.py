@@ -4,8 +4,8 @@ A page draws its chances and reads its clock from the seed: an action is half a 
 
 A local page may read the files of its folder and nothing from the network: what it may not ask for is refused, and its
 proxy does not exist, which holds for what cannot be refused (a worker's socket, a page opened in advance). A URL's page
-may fetch what it needs over http(s), but only reads (GET, HEAD), and goes to its own site alone. Where a page leaves its
-folder or site all the same (a redirection, about:blank), the episode is broken off. Nothing is downloaded, no second
+may fetch what it needs over http(s), but only reads (GET, HEAD), and goes to its own site alone. Where a page leaves
+its folder or site all the same (a redirection, about:blank), the episode is broken off. Nothing is downloaded, no second
 window stays open, cookies end with the episode.
 
 A page that hangs is given up, and its Chromium ended, after `timeout` seconds. Playwright's driver ends Chromium when

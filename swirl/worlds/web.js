@@ -1,4 +1,4 @@
-// Runs in every frame before the page's own scripts; see swirl/worlds/browser.py, which puts SEED in.
+// Runs in every frame before the page's own scripts; see swirl/worlds/browser.py, which puts SEED in, and web.py: LINES.
 (() => {
   // Chances that follow the seed (mulberry32).
   let s = SEED >>> 0;
@@ -49,9 +49,10 @@
   window.__swirl = { start, elements: [], read() {
     const lines = [], elements = [];
     let run = "";  // text that stands in one line, over the borders of inline elements
+    const full = () => lines.length >= LINES;  // what comes after is left out anyway, and a huge page takes long
     const flush = () => { if (clean(run)) lines.push(quote(run)); run = ""; };
     const walk = (e, named) => {
-      if (e.matches(HIDDEN) || !e.checkVisibility({ visibilityProperty: true })) return;
+      if (full() || e.matches(HIDDEN) || !e.checkVisibility({ visibilityProperty: true })) return;
       const active = isActive(e);
       if (active && ![...e.querySelectorAll("*")].some((c) => c.checkVisibility() && isActive(c))) {
         flush();
@@ -64,6 +65,7 @@
       // The text of a label is the name of its field already.
       const label = named || (e.matches("label") && e.control && isActive(e.control));
       for (const child of e.childNodes) {
+        if (full()) return;
         if (child.nodeType === Node.ELEMENT_NODE) walk(child, label);
         else if (child.nodeType === Node.TEXT_NODE && !label) run += child.data;
       }

@@ -75,7 +75,9 @@ class Web:
         if not pages or timeout <= 0:
             raise InputError(f"pages {list(pages)} and timeout {timeout}: expected a page or more, and some seconds")
         self.pages = tuple(map(_page, pages))
-        self._browser = Browser(Path(__file__).with_suffix(".js").read_text("utf-8"), timeout)
+        self._browser = Browser(
+            Path(__file__).with_suffix(".js").read_text("utf-8").replace("LINES", str(LINES)), timeout
+        )
         self._running = self._began = False
 
     def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
@@ -160,7 +162,7 @@ def _describe(url: str, seen: dict[str, Any]) -> tuple[str, float | None]:
     file = urlsplit(url).path.rpartition("/")[2] or "/"
     lines = [f"page {json.dumps(seen['title'], ensure_ascii=False)} {file}", *seen["lines"]]
     lines = [line if len(line) <= WIDTH else f"{line[:WIDTH]} … {len(line)} characters" for line in lines]
-    return "\n".join(lines if len(lines) <= LINES else [*lines[:LINES], f"… {len(lines)} lines"]), seen["reward"]
+    return "\n".join(lines if len(lines) <= LINES else [*lines[:LINES], "… more lines"]), seen["reward"]
 
 
 def candidates(state: State) -> list[list[str]]:

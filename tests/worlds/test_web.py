@@ -345,6 +345,17 @@ def test_a_local_page_that_leaves_for_an_empty_one_breaks_the_episode_off(opened
         world.step("click [1]")
 
 
+@browser
+def test_a_huge_page_is_read_no_further_than_it_is_kept(opened, tmp_path):
+    text = "<title>Long</title>" + "".join(f"<p>{n}</p><button>b{n}</button>" for n in range(20_000))
+    world = opened(page(tmp_path, "long.html", text))
+    lines = world.reset(0)[0].split("\n")
+    assert lines[:3] == ['page "Long" long.html', '"0"', '[1] button "b0"']
+    assert (len(lines), lines[-1]) == (151, "… more lines")  # the 150 that are kept
+    read = world._browser._within(10, world._browser._evaluate("__swirl.read()"), "read")["lines"]
+    assert len(read) == 150
+
+
 CHILD = """
 import signal
 import sys
