@@ -5,8 +5,8 @@ A page draws its chances and reads its clock from the seed: an action is half a 
 A local page may read the files of its folder and nothing from the network: what it may not ask for is refused, and its
 proxy does not exist, which holds for what cannot be refused (a worker's socket, a page opened in advance). A URL's page
 may fetch what it needs over http(s), but only reads (GET, HEAD), and goes to its own site alone. Where a page leaves
-its folder or site all the same (a redirection, about:blank), the episode is broken off. Nothing is downloaded, no second
-window stays open, cookies end with the episode.
+its folder or site all the same (a redirection, about:blank), the episode is broken off. Nothing is downloaded, no
+second window stays open, cookies end with the episode.
 
 A page that hangs is given up, and its Chromium ended, after `timeout` seconds. Playwright's driver ends Chromium when
 this process does, however that ends.
@@ -29,6 +29,7 @@ from swirl.errors import SkippedError
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--font-render-hinting=none", "--webrtc-ip-handling-policy=disable_non_proxied_udp")
 NOWHERE = {"server": "http://127.0.0.1:9", "bypass": "<-loopback>"}  # a proxy for all addresses, this machine's too
+AT_ONCE = {"date", "time", "datetime-local", "month", "week", "color", "range"}  # inputs that take no single keys
 LAUNCH = 120.0  # seconds for the browser to start, which on a busy machine takes long
 STEP, START = 500, 1_700_000_000  # a step in the page's time in milliseconds, its first moment in seconds since 1970
 T = TypeVar("T")
@@ -170,8 +171,10 @@ class Browser:
             elif verb == "click":
                 await element.click(force=True, timeout=quick)
             elif verb == "type":
-                await element.fill("", force=True, timeout=quick)
-                await element.type(text, timeout=quick)
+                at_once = await element.get_attribute("type") in AT_ONCE
+                await element.fill(text if at_once else "", force=True, timeout=quick)
+                if not at_once:
+                    await element.type(text, timeout=quick)
             else:
                 await element.select_option(label=text, force=True, timeout=quick)
         return await self._read()

@@ -39,7 +39,17 @@ WIDTH, LINES = 200, 150
 UNREACHABLE = re.compile(r"net::ERR_(CONNECTION_REFUSED|NAME_NOT_RESOLVED)")
 ACTION = re.compile(r'(click) \[(\d+)\]|(type|select) \[(\d+)\] ("(?:[^"\\]|\\.)*")')
 ELEMENT = re.compile(r"^\[(\d+)\] (\S+)(.*)$", re.M)
-TYPED = {"input", "textarea", "password", "search", "email", "tel", "url", "number"}
+TYPED = {"input", "textarea", "password", "search", "email", "tel", "url", "textbox"}
+VALUES = {
+    "number": ("1", "2", "10"),
+    "date": ("2023-11-15", "2024-02-29", "2024-12-31"),
+    "time": ("09:30", "12:00", "18:45"),
+    "datetime-local": ("2023-11-15T09:30", "2024-02-29T18:45"),
+    "month": ("2023-11", "2024-02", "2024-12"),
+    "week": ("2023-W46", "2024-W09"),
+    "color": ("#ff0000", "#00ff00", "#0000ff"),
+}
+"""Kind of a field that takes no words -> what the behaviours write into it; a number of the page goes before."""
 
 
 def missing() -> str | None:
@@ -53,7 +63,8 @@ class Web:
     """Web pages as a world; see the module.
 
     Behaviours: "random" draws an element, and then what to do with it; "curious" takes the action least taken so far in
-    this episode in the current state. What is typed are words that stand on the page.
+    this episode in the current state. What is typed are words that stand on the page; a date, a number, a colour or the
+    like (`VALUES`); one of five places of a slider.
 
     Args:
         pages: MiniWoB++ tasks by name, local HTML files, URLs; seed s opens page s mod their number.
@@ -174,10 +185,12 @@ def candidates(state: State) -> list[list[str]]:
         actions = [f"click [{number}]"]
         if kind in TYPED and words:
             actions = [f"type [{number}] {json.dumps(word, ensure_ascii=False)}" for word in words]
-        elif kind == "select" and " of " in rest:
-            actions = [
-                f"select [{number}] {word}" for word in re.findall(r'"(?:[^"\\]|\\.)*"', rest.rpartition(" of ")[2])
-            ]
+        elif kind in VALUES:
+            numbers = [word for word in words if word.isdecimal()] if kind == "number" else []
+            actions = [f'type [{number}] "{value}"' for value in numbers or VALUES[kind]]
+        elif kind in ("select", "range") and " of " in rest:
+            verb, given = "select" if kind == "select" else "type", rest.rpartition(" of ")[2]
+            actions = [f"{verb} [{number}] {word}" for word in re.findall(r'"(?:[^"\\]|\\.)*"', given)]
         options.append(actions)
     return options
 

@@ -403,6 +403,32 @@ def test_what_the_behaviours_can_do():
         ['select [2] "x"', 'select [2] "y z"'],
         ["click [3]"],
     ]
+    assert candidates('page "P" p.html\n"Add 7 and x"\n[1] number "n" = ""') == [['type [1] "7"']]
+
+
+CONTROLS = """<title>Controls</title>
+<input type=date name=day><input type=time name=hour><input type=datetime-local name=moment>
+<input type=month name=month>
+<input type=week name=week><input type=color name=paint><input type=number name=count>
+<input type=range name=volume><input type=range name=level min=-1 max=1 step=0.5 value=0>
+<div contenteditable=true aria-label=note></div>"""
+
+
+@browser
+def test_every_control_takes_what_the_behaviours_give_it(opened, tmp_path):
+    world = opened(page(tmp_path, "controls.html", CONTROLS + "<p>word</p>"))
+    state, _ = world.reset(0)
+    lines = state.split("\n")[1:-1]
+    assert lines[7] == '[8] range "volume" = "50" of "0" "25" "50" "75" "100"'
+    assert lines[8] == '[9] range "level" = "0" of "-1" "-0.5" "0" "0.5" "1"'
+    assert lines[9] == '[10] textbox "note" = ""'
+    options = candidates(state)
+    assert [len(actions) for actions in options] == [3, 3, 2, 3, 2, 3, 3, 5, 5, 1]
+    for number, actions in enumerate(options):
+        for action in actions:
+            value = action.partition("] ")[2]
+            after = world.step(action)[0].split("\n")[1 + number]
+            assert f" = {value}" in after, (action, after)
 
 
 @browser
