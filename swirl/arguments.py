@@ -117,7 +117,8 @@ def _command(commands: Any, name: str, text: str, more: str = "") -> Parser:
 
 
 def _add_data_commands(commands: Any) -> None:
-    sub = _command(commands, "worlds", "List the worlds, and whether each can run here.")
+    sub = _command(commands, "worlds", "List the worlds, and whether each can run here; or one world's options.")
+    sub.add_argument("world", nargs="?", help="show this world's options and behaviours")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(commands, "collect", "Record transitions of a world to a Parquet file.")
@@ -125,7 +126,9 @@ def _add_data_commands(commands: Any) -> None:
     sub.add_argument("--out", required=True, help="the Parquet file")
     sub.add_argument("--transitions", type=int, default=20_000, help="how many (default: %(default)s)")
     sub.add_argument("--behaviour", action="append", default=[], metavar="NAME[=SHARE]", help="who acts; repeatable")
-    sub.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="option of the world (JSON)")
+    sub.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="see `swirl worlds NAME`; VALUE is JSON"
+    )
     sub.add_argument("--max-steps", type=int, default=40, help="longest trajectory (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: %(default)s)")
     sub.add_argument("--workers", type=int, default=1, help="processes that play (default: %(default)s)")

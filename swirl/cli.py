@@ -63,6 +63,16 @@ def _quiet_libraries() -> None:
 def _worlds(a: argparse.Namespace) -> None:
     from swirl import progress, worlds
 
+    if a.world is not None:
+        facts = {"world": a.world, "status": worlds.availability(a.world) or "ready"}
+        facts |= {"behaviours": worlds.behaviours(a.world), "options": worlds.options(a.world)}
+        if a.json:
+            print(json.dumps(facts))
+            return
+        rows = [[option["option"], option["type"], json.dumps(option["default"])] for option in facts["options"]]
+        progress.table(f"{a.world}: {facts['status']}", ["option", "type", "default"], rows)
+        print(f"behaviours: {', '.join(facts['behaviours'])}")
+        return
     rows = [[name, worlds.availability(name) or "ready"] for name in worlds.WORLDS]
     if a.json:
         print(json.dumps([{"world": name, "status": status} for name, status in rows]))

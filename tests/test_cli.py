@@ -194,6 +194,26 @@ def test_json_alone_goes_to_stdout(recording, run_folder, tmp_path, capsys):
     assert {row["role"] for row in rows} == {"forward", "inverse", "both"}
 
 
+def test_a_world_shows_its_options_and_behaviours(capsys):
+    assert cli.main(["worlds", "frozenlake", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["world"], shown["status"]) == ("frozenlake", "ready")
+    assert shown["behaviours"] == ["random", "curious", "solver"]
+    assert shown["options"][:3] == [
+        {"option": "size", "type": "a whole number", "default": 4},
+        {"option": "slippery", "type": "true or false", "default": False},
+        {"option": "frozen", "type": "a number", "default": 0.8},
+    ]
+    assert cli.main(["worlds", "toolcalls"]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert ["categories", "a text or a list of texts", '["base"]'] in rows
+    assert ["width", "a whole number or null", "240"] in rows
+    assert ["behaviours: gold, perturbed, random"] in rows
+    assert cli.main(["worlds", "frozenlak"]) == 2
+    assert capsys.readouterr().err == "swirl: unknown world 'frozenlak': did you mean 'frozenlake'?\n"
+
+
 def test_collect_then_check(tmp_path, capsys):
     path = tmp_path / "r.parquet"
     assert cli.main(["collect", "minigrid", "--out", str(path), "--transitions", "60", "--behaviour", "random"]) == 0

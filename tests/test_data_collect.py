@@ -153,6 +153,21 @@ def test_a_skipped_episode_is_counted_and_its_steps_are_kept(tmp_path, caplog):
     assert "skipped" not in record(tmp_path / "b.parquet")
 
 
+def test_the_bar_says_how_many_episodes_are_skipped_and_why(tmp_path, monkeypatch):
+    shown = []
+
+    class Skipping(Line):
+        def step(self, action):
+            if self.place == 3:
+                raise SkippedError("it hangs" + "!" * 200)
+            return super().step(action)
+
+    monkeypatch.setattr("swirl.progress.Bar.update", lambda bar, completed, **fields: shown.append(fields))
+    counts = record(tmp_path / "a.parquet", make=Skipping)
+    assert "skipped" not in shown[0]
+    assert shown[-1]["skipped"] == f"{counts['skipped']} (it hangs{'!' * 72})"
+
+
 def test_a_world_that_skips_every_episode_is_given_up(tmp_path):
     class Never(Line):
         def step(self, action):

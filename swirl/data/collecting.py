@@ -25,6 +25,7 @@ from swirl.data.playing import Episode, Playable, play_apart, play_here
 from swirl.errors import InputError
 
 logger = logging.getLogger(__name__)
+REASON = 80  # characters beside the bar
 GIVE_UP = 20  # episodes one after the other that gave nothing
 
 
@@ -127,7 +128,8 @@ def _record(played: Iterator[Episode], recorded: Pieces, transitions: int) -> No
             reason = episode.skipped or reason
             recorded.add(episode.index, episode.rows, bool(episode.skipped))
             rate = (recorded.rows - before) / max(time.monotonic() - start, 1e-3)
-            bar.update(min(recorded.rows, transitions), per_second=round(rate, 1))
+            skipped = {"skipped": f"{recorded.skipped} ({reason[:REASON]})"} if reason else {}
+            bar.update(min(recorded.rows, transitions), per_second=round(rate, 1), **skipped)
     if reason:
         logger.warning("%d episodes were skipped; the last: %s", recorded.skipped, reason)
 

@@ -7,14 +7,16 @@ function `missing()` beside it, and name the class in `WORLDS`.
 import ast
 import inspect
 import json
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from swirl.errors import InputError
 from swirl.worlds.base import World, check_world, unknown
 
-__all__ = ["WORLDS", "World", "availability", "check_world", "make"]
+__all__ = ["WORLDS", "World", "availability", "behaviours", "check_world", "make", "options"]
 
 WORLDS = {
     "frozenlake": "swirl.worlds.frozenlake:FrozenLake",
@@ -28,6 +30,22 @@ WORLDS = {
 }
 """Name of a world -> "module:class". The module also has `missing() -> str | None`, see `availability()`."""
 
+KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: ("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
+    str: ("a text", lambda value: isinstance(value, str)),
+    # A text alone stands for a list of one.
+    Sequence[str]: (
+        "a text or a list of texts",
+        lambda value: (
+            isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(part, str) for part in value))
+        ),
+    ),
+    type(None): ("null", lambda value: value is None),
+}
+"""Annotation of a world's option -> what it is to a user who writes JSON, and whether a value is one."""
+
 
 def make(name: str, **options: Any) -> World:
     """Builds a world.
@@ -37,16 +55,43 @@ def make(name: str, **options: Any) -> World:
         **options: What the world's class takes, e.g. `environments` for MiniGrid.
 
     Raises:
-        InputError: There is no such world, or it has no such option; the message names the nearest.
+        InputError: There is no such world, or it has no such option (the message names the nearest), or an option's
+            value is of another type.
         MissingPartError: The world's simulator is not installed; the message holds the command that installs it.
     """
-    module, attribute = _target(name)
-    build = getattr(import_module(module), attribute)
-    known = tuple(inspect.signature(build).parameters)
-    for option in options:
+    build = _class(name)
+    known = inspect.signature(build).parameters
+    for option, value in options.items():
         if option not in known:
-            raise unknown(f"option of the world {name!r}", option, known)
+            raise unknown(f"{name} option", option, known)
+        kinds = _kinds(known[option])
+        if not any(KINDS[kind][1](value) for kind in kinds):
+            raise InputError(f"{option} is {value!r}, expected {_words(kinds)}")
     return build(**options)
+
+
+def behaviours(name: str) -> tuple[str, ...]:
+    """The ways of acting in a world, without importing its simulator.
+
+    Raises:
+        InputError: There is no such world; the message names the nearest.
+    """
+    return _class(name).behaviours
+
+
+def options(name: str) -> list[dict[str, Any]]:
+    """What `make` takes for a world, in order, without importing its simulator.
+
+    Returns:
+        For each option its name as "option", its "type" in words, and its "default" as JSON has it.
+
+    Raises:
+        InputError: There is no such world; the message names the nearest.
+    """
+    return [
+        {"option": option.name, "type": _words(_kinds(option)), "default": option.default}
+        for option in inspect.signature(_class(name)).parameters.values()
+    ]
 
 
 def availability(name: str) -> str | None:
@@ -93,6 +138,21 @@ def fingerprint(name: str, options: dict[str, Any]) -> str:
             if isinstance(named, str) and Path(named).is_file():
                 whole.update(Path(named).read_bytes())
     return whole.hexdigest()
+
+
+def _kinds(option: inspect.Parameter) -> list[Any]:
+    """The keys of `KINDS` that an option's annotation names; a list of texts takes a single one already."""
+    named = {option.annotation, *get_args(option.annotation)}
+    return [kind for kind in KINDS if kind in named and not (kind is str and Sequence[str] in named)]
+
+
+def _words(kinds: list[Any]) -> str:
+    return " or ".join(KINDS[kind][0] for kind in kinds)
+
+
+def _class(name: str) -> Any:
+    module, attribute = _target(name)
+    return getattr(import_module(module), attribute)
 
 
 def _target(name: str) -> tuple[str, str]:

@@ -4,9 +4,9 @@ A page draws its chances and reads its clock from the seed: an action is half a 
 
 A local page may read the files of its folder and nothing from the network: what it may not ask for is refused, and its
 proxy does not exist, which holds for what cannot be refused (a worker's socket, a page opened in advance). A URL's page
-may fetch what it needs over http(s), but only reads (GET, HEAD), and goes to its own site alone; where a redirection
-leads away from it, the episode is broken off. Nothing is downloaded, no second window stays open, cookies end with the
-episode.
+may fetch what it needs over http(s), but only reads (GET, HEAD), and goes to its own site alone. Where a page leaves
+its folder or site all the same (a redirection, about:blank), the episode is broken off. Nothing is downloaded, no
+second window stays open, cookies end with the episode.
 
 A page that hangs is given up, and its Chromium ended, after `timeout` seconds. Playwright's driver ends Chromium when
 this process does, however that ends.
@@ -29,6 +29,7 @@ from swirl.errors import SkippedError
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--font-render-hinting=none", "--webrtc-ip-handling-policy=disable_non_proxied_udp")
 NOWHERE = {"server": "http://127.0.0.1:9", "bypass": "<-loopback>"}  # a proxy for all addresses, this machine's too
+AT_ONCE = {"date", "time", "datetime-local", "month", "week", "color", "range"}  # inputs that take no single keys
 LAUNCH = 120.0  # seconds for the browser to start, which on a busy machine takes long
 STEP, START = 500, 1_700_000_000  # a step in the page's time in milliseconds, its first moment in seconds since 1970
 T = TypeVar("T")
@@ -104,13 +105,17 @@ class Browser:
             self._loop.close()
 
     def _within(self, seconds: float, work: Coroutine[Any, Any, T], what: str) -> T:
-        """The result of some work in the browser, which is ended, to be started again, where that fails."""
+        """The result of some work in the browser, which is ended, to be started again, where it may be beyond use."""
         task = self._loop.create_task(asyncio.wait_for(work, seconds))
         try:
             return self._loop.run_until_complete(task)
         except BaseException as error:
             task.cancel()
-            self._quit()
+            # An address that does not answer, or a page that has left, says nothing against the browser.
+            if not (
+                isinstance(error, SkippedError) or (isinstance(error, self._api.Error) and "net::ERR_" in str(error))
+            ):
+                self._quit()
             if isinstance(error, TimeoutError):
                 raise SkippedError(f"{what}: no answer in {seconds:g} seconds") from None
             if isinstance(error, self._api.Error):
@@ -166,8 +171,10 @@ class Browser:
             elif verb == "click":
                 await element.click(force=True, timeout=quick)
             elif verb == "type":
-                await element.fill("", force=True, timeout=quick)
-                await element.type(text, timeout=quick)
+                at_once = await element.get_attribute("type") in AT_ONCE
+                await element.fill(text if at_once else "", force=True, timeout=quick)
+                if not at_once:
+                    await element.type(text, timeout=quick)
             else:
                 await element.select_option(label=text, force=True, timeout=quick)
         return await self._read()
@@ -180,7 +187,8 @@ class Browser:
             if window is not self._page:
                 await window.close()
         seen, url = await self._evaluate("__swirl.read()"), self._page.url
-        if self._home.folder is None and _site(url) != _site(self._home.address):
+        at_home = _site(url) == _site(self._home.address) if self._home.folder is None else _in(self._home.folder, url)
+        if not at_home:
             raise SkippedError(f"{self._home.address} led away to {url}")
         return url, seen
 
@@ -195,12 +203,17 @@ class Browser:
         """Refuses what the page may not ask for; a refused navigation leaves the page as it is."""
         request, target = route.request, urlsplit(route.request.url)
         if self._home.folder:
-            file = Path(url2pathname(target.path)).resolve()
-            allowed = target.scheme == "file" and file.is_relative_to(self._home.folder.resolve())
+            allowed = _in(self._home.folder, request.url)
         else:
             leaves = request.is_navigation_request() and _site(request.url) != _site(self._home.address)
             allowed = target.scheme in ("http", "https") and request.method in ("GET", "HEAD") and not leaves
         await (route.continue_() if allowed else route.abort("aborted"))
+
+
+def _in(folder: Path, url: str) -> bool:
+    """Whether a URL is a file of a folder."""
+    target = urlsplit(url)
+    return target.scheme == "file" and Path(url2pathname(target.path)).resolve().is_relative_to(folder.resolve())
 
 
 def _site(url: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +28,8 @@ Cell = tuple[int, int]
 MOVES: dict[str, Cell] = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 SLIP = 0.15
 """Share of the solver's steps that are random, so that it does not always take the same path."""
+NODES = 100_000
+"""Positions that a search sees, at most: a second or two."""
 Node = TypeVar("Node", bound=Hashable)
 
 
@@ -35,7 +38,7 @@ class Puzzle(ABC):
 
     Behaviours: "random" draws uniformly from the actions; "curious" takes the action least taken so far in this episode
     in the current state; "solver" follows a solution and slips at random now and then (`SLIP`), and is curious where
-    there is none.
+    there is none, or none was found within `NODES` positions.
 
     Args:
         coordinates: Whether a state ends with the sentence of coordinates.
@@ -73,7 +76,11 @@ class Puzzle(ABC):
 
     @abstractmethod
     def solve(self) -> list[str] | None:
-        """The rest of a solution from here; None where there is none."""
+        """The rest of a solution from here; None where there is none.
+
+        Raises:
+            TooLargeError: Nothing was decided within `NODES` positions.
+        """
 
     def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
         """Makes the puzzle of a seed; see `World.reset`."""
@@ -116,7 +123,8 @@ class Puzzle(ABC):
         if behaviour == "random" or (behaviour == "solver" and rng.random() < SLIP):
             return actions[rng.integers(len(actions))]
         if behaviour == "solver":
-            self._plan = self._plan or deque(self.solve() or ())
+            with suppress(TooLargeError):
+                self._plan = self._plan or deque(self.solve() or ())
             if self._plan:
                 return self._plan[0]
         counts = self._counts.get(self._text, dict.fromkeys(actions, 0))
@@ -143,13 +151,23 @@ def cells_text(cells: Sequence[Cell]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
+class TooLargeError(Exception):
+    """A search saw `NODES` positions and no goal."""
+
+
 def search(
     start: Node, neighbours: Callable[[Node], Iterable[tuple[str, Node]]], goal: Callable[[Node], bool]
 ) -> list[str] | None:
-    """The actions of a shortest path to a goal, breadth-first; None where there is none."""
+    """The actions of a shortest path to a goal, breadth-first; None where there is none.
+
+    Raises:
+        TooLargeError: Nothing was decided within `NODES` positions.
+    """
     came_from: dict[Node, tuple[Node, str] | None] = {start: None}
     queue = deque([start])
     while queue:
+        if len(came_from) > NODES:
+            raise TooLargeError
         node = queue.popleft()
         if goal(node):
             path = []

@@ -9,8 +9,9 @@
     Player (P) is at (3,3); box (X) is at (2,3); target (O) is at (1,3).
 
 A room is its walls and targets; player and boxes move. A generated room is kept if a breadth-first search finds that it
-can be solved, in `pushes` pushes or more. Rewards are those of gym-sokoban: -0.1 a step, 1 for a box that comes onto a
-target and -1 for one that leaves it, 10 for the last.
+can be solved, in `pushes` pushes or more. The search sees 100,000 positions at most, and a room that takes more is not
+kept: 3 boxes are feasible up to size 8, 2 boxes up to size 12. Rewards are those of gym-sokoban: -0.1 a step, 1 for a
+box that comes onto a target and -1 for one that leaves it, 10 for the last.
 
     swirl collect sokoban
 """
@@ -20,12 +21,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from swirl.errors import InputError
-from swirl.worlds.puzzle import MOVES, Cell, Puzzle, cells_text, grid_text, search
+from swirl.worlds.puzzle import MOVES, Cell, Puzzle, TooLargeError, cells_text, grid_text, search
 
 ACTIONS = ("Up", "Down", "Left", "Right")
 WALLS = 0.15
 """Share of the inner cells that are walls, before rooms without a solution are thrown away."""
 TRIES = 10_000
+GIVE_UP = 20
+"""Rooms too large to be searched through, after which none is drawn any more."""
 
 Boxes = frozenset[Cell]
 
@@ -46,7 +49,7 @@ class Sokoban(Puzzle):
         max_steps: Steps after which an episode is truncated.
 
     Raises:
-        InputError: An argument cannot be used, or no such room was found.
+        InputError: An argument cannot be used, or no such room was found, e.g. since rooms are too large to be solved.
     """
 
     name = "sokoban"
@@ -60,6 +63,7 @@ class Sokoban(Puzzle):
     def begin(self, rng: np.random.Generator) -> str:
         """Draws rooms until one can be solved."""
         inner = [(r, c) for r in range(1, self.size - 1) for c in range(1, self.size - 1)]
+        too_large = 0
         for _ in range(TRIES):
             walls = {cell for cell in inner if rng.random() < WALLS}
             floor = [cell for cell in inner if cell not in walls]
@@ -68,7 +72,16 @@ class Sokoban(Puzzle):
             drawn = [floor[i] for i in rng.permutation(len(floor))[: 2 * self.boxes + 1]]
             self._floor, self._player = frozenset(floor), drawn[0]
             self._targets, self._boxes = Boxes(drawn[1 : self.boxes + 1]), Boxes(drawn[self.boxes + 1 :])
-            solution = self.solve()
+            try:
+                solution = self.solve()
+            except TooLargeError:
+                too_large += 1
+                if too_large == GIVE_UP:
+                    raise InputError(
+                        f"size is {self.size} and boxes {self.boxes}: {GIVE_UP} rooms were too large to be solved; "
+                        f"give smaller values, e.g. size {min(self.size, 8)} and boxes {min(self.boxes, 2)}"
+                    ) from None
+                continue
             if solution is not None and self._count_pushes(solution) >= self.pushes:
                 return f"{self.size} {sorted(self._floor)} {sorted(self._targets)}"
         raise InputError(

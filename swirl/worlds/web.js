@@ -1,4 +1,4 @@
-// Runs in every frame before the page's own scripts; see swirl/worlds/browser.py, which puts SEED in.
+// Runs in every frame before the page's own scripts; see swirl/worlds/browser.py, which puts SEED in, and web.py: LINES.
 (() => {
   // Chances that follow the seed (mulberry32).
   let s = SEED >>> 0;
@@ -30,12 +30,19 @@
     (/^(submit|button|reset)$/.test(e.type) ? clean(e.value) : "") || clean(e.getAttribute("placeholder")) ||
     clean(e.getAttribute("title")) || clean(e.getAttribute("alt")) || clean(e.getAttribute("name")) || clean(e.id) ||
     clean(e.getAttribute("class"));
+  // Five places of a slider, from one end to the other.
+  const places = (e) => [0, 1, 2, 3, 4].map((part) => {
+    const [from, to] = [Number(e.min || 0), Number(e.max || 100)], step = Number(e.step || 1) || (to - from) / 4;
+    return String(from + Math.floor((part * (to - from)) / 4 / step) * step);
+  });
   const fact = (e) => {
-    const kind = e.matches("input") ? (e.type === "text" ? "input" : e.type) : e.getAttribute("role") || e.tagName.toLowerCase();
+    const kind = e.matches("input") ? (e.type === "text" ? "input" : e.type) : e.getAttribute("role") ||
+      (e.isContentEditable ? "textbox" : e.tagName.toLowerCase());
     let line = `${kind} ${quote(nameOf(e))}`;
     if (/^(checkbox|radio)$/.test(e.type)) line += e.checked ? " checked" : " unchecked";
     else if (e.matches("select")) line += ` = ${[...e.selectedOptions].map((o) => quote(o.label)).join(" ")} of ${[...e.options].slice(0, 20).map((o) => quote(o.label)).join(" ")}`;
     else if (e.matches(FIELD) && !/^(submit|button|reset|image|file)$/.test(e.type)) line += ` = ${quote(e.value ?? e.innerText)}`;
+    if (e.type === "range") line += ` of ${places(e).map(quote).join(" ")}`;
     for (const mark of ["aria-selected", "aria-expanded", "aria-checked"])
       if (e.getAttribute(mark) === "true") line += ` ${mark.slice(5)}`;
     return e === document.activeElement ? line + " focused" : line;
@@ -49,9 +56,10 @@
   window.__swirl = { start, elements: [], read() {
     const lines = [], elements = [];
     let run = "";  // text that stands in one line, over the borders of inline elements
+    const full = () => lines.length >= LINES;  // what comes after is left out anyway, and a huge page takes long
     const flush = () => { if (clean(run)) lines.push(quote(run)); run = ""; };
     const walk = (e, named) => {
-      if (e.matches(HIDDEN) || !e.checkVisibility({ visibilityProperty: true })) return;
+      if (full() || e.matches(HIDDEN) || !e.checkVisibility({ visibilityProperty: true })) return;
       const active = isActive(e);
       if (active && ![...e.querySelectorAll("*")].some((c) => c.checkVisibility() && isActive(c))) {
         flush();
@@ -64,6 +72,7 @@
       // The text of a label is the name of its field already.
       const label = named || (e.matches("label") && e.control && isActive(e.control));
       for (const child of e.childNodes) {
+        if (full()) return;
         if (child.nodeType === Node.ELEMENT_NODE) walk(child, label);
         else if (child.nodeType === Node.TEXT_NODE && !label) run += child.data;
       }

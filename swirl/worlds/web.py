@@ -36,9 +36,20 @@ from swirl.worlds.browser import Browser, Page, executable
 INSTALL, INSTALL_BROWSER = "pip install 'swirl-wm[web]'", "apt-get install chromium"
 DEFAULT_PAGES = ("click-checkboxes", "choose-list", "enter-text", "enter-password", "login-user", "click-tab-2")
 WIDTH, LINES = 200, 150
+UNREACHABLE = re.compile(r"net::ERR_(CONNECTION_REFUSED|NAME_NOT_RESOLVED)")
 ACTION = re.compile(r'(click) \[(\d+)\]|(type|select) \[(\d+)\] ("(?:[^"\\]|\\.)*")')
 ELEMENT = re.compile(r"^\[(\d+)\] (\S+)(.*)$", re.M)
-TYPED = {"input", "textarea", "password", "search", "email", "tel", "url", "number"}
+TYPED = {"input", "textarea", "password", "search", "email", "tel", "url", "textbox"}
+VALUES = {
+    "number": ("1", "2", "10"),
+    "date": ("2023-11-15", "2024-02-29", "2024-12-31"),
+    "time": ("09:30", "12:00", "18:45"),
+    "datetime-local": ("2023-11-15T09:30", "2024-02-29T18:45"),
+    "month": ("2023-11", "2024-02", "2024-12"),
+    "week": ("2023-W46", "2024-W09"),
+    "color": ("#ff0000", "#00ff00", "#0000ff"),
+}
+"""Kind of a field that takes no words -> what the behaviours write into it; a number of the page goes before."""
 
 
 def missing() -> str | None:
@@ -52,7 +63,8 @@ class Web:
     """Web pages as a world; see the module.
 
     Behaviours: "random" draws an element, and then what to do with it; "curious" takes the action least taken so far in
-    this episode in the current state. What is typed are words that stand on the page.
+    this episode in the current state. What is typed are words that stand on the page; a date, a number, a colour or the
+    like (`VALUES`); one of five places of a slider.
 
     Args:
         pages: MiniWoB++ tasks by name, local HTML files, URLs; seed s opens page s mod their number.
@@ -74,16 +86,28 @@ class Web:
         if not pages or timeout <= 0:
             raise InputError(f"pages {list(pages)} and timeout {timeout}: expected a page or more, and some seconds")
         self.pages = tuple(map(_page, pages))
-        self._browser = Browser(Path(__file__).with_suffix(".js").read_text("utf-8"), timeout)
-        self._running = False
+        self._browser = Browser(
+            Path(__file__).with_suffix(".js").read_text("utf-8").replace("LINES", str(LINES)), timeout
+        )
+        self._running = self._began = False
 
     def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
-        """Opens the page of a seed; info holds "layout" and "page"."""
+        """Opens the page of a seed; info holds "layout" and "page".
+
+        Raises:
+            InputError: Nobody answers at the first address.
+            SkippedError: The page does not open.
+        """
         self._running = False  # unless it opens
         page = self.pages[seed % len(self.pages)]
-        self._text, _ = _describe(*self._browser.open(page, seed))
+        try:
+            self._text, _ = _describe(*self._browser.open(page, seed))
+        except SkippedError as error:
+            if not self._began and UNREACHABLE.search(str(error)):
+                raise InputError(f"{page.address} cannot be reached; start its server, or mend the address") from None
+            raise
         self._counts: dict[str, dict[str, int]] = {}
-        self._running = True
+        self._running = self._began = True
         layout = hashlib.sha256(self._text.encode()).hexdigest()[:16]
         return self._text, {"layout": layout, "page": page.address}
 
@@ -149,7 +173,7 @@ def _describe(url: str, seen: dict[str, Any]) -> tuple[str, float | None]:
     file = urlsplit(url).path.rpartition("/")[2] or "/"
     lines = [f"page {json.dumps(seen['title'], ensure_ascii=False)} {file}", *seen["lines"]]
     lines = [line if len(line) <= WIDTH else f"{line[:WIDTH]} … {len(line)} characters" for line in lines]
-    return "\n".join(lines if len(lines) <= LINES else [*lines[:LINES], f"… {len(lines)} lines"]), seen["reward"]
+    return "\n".join(lines if len(lines) <= LINES else [*lines[:LINES], "… more lines"]), seen["reward"]
 
 
 def candidates(state: State) -> list[list[str]]:
@@ -161,10 +185,12 @@ def candidates(state: State) -> list[list[str]]:
         actions = [f"click [{number}]"]
         if kind in TYPED and words:
             actions = [f"type [{number}] {json.dumps(word, ensure_ascii=False)}" for word in words]
-        elif kind == "select" and " of " in rest:
-            actions = [
-                f"select [{number}] {word}" for word in re.findall(r'"(?:[^"\\]|\\.)*"', rest.rpartition(" of ")[2])
-            ]
+        elif kind in VALUES:
+            numbers = [word for word in words if word.isdecimal()] if kind == "number" else []
+            actions = [f'type [{number}] "{value}"' for value in numbers or VALUES[kind]]
+        elif kind in ("select", "range") and " of " in rest:
+            verb, given = "select" if kind == "select" else "type", rest.rpartition(" of ")[2]
+            actions = [f"{verb} [{number}] {word}" for word in re.findall(r'"(?:[^"\\]|\\.)*"', given)]
         options.append(actions)
     return options
 

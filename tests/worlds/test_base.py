@@ -1,6 +1,9 @@
+import inspect
 import math
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -286,14 +289,41 @@ def test_make_refuses_what_it_does_not_know_and_names_the_nearest():
         worlds.make("minigird")
     with pytest.raises(InputError, match=r"unknown world 'minigird'.*did you mean 'minigrid'"):
         worlds.availability("minigird")
-    with pytest.raises(InputError, match=r"option of the world 'minigrid' 'max_step'.*did you mean 'max_steps'"):
+    with pytest.raises(InputError, match=r"unknown minigrid option 'max_step'.*did you mean 'max_steps'"):
         worlds.make("minigrid", max_step=3)
+
+
+@pytest.mark.parametrize("name", worlds.WORLDS)
+def test_an_option_of_another_type_is_refused_by_every_world(name):
+    module, _, attribute = worlds.WORLDS[name].partition(":")
+    options = inspect.signature(getattr(import_module(module), attribute)).parameters
+    assert options
+    for option, parameter in options.items():
+        annotation = parameter.annotation
+        wrong = [["a", 1], 5, True] if "str" in str(annotation) else ["False", [1], {}]
+        wrong += [0, 1, "true"] if annotation is bool else [True, 2.5] if "float" not in str(annotation) else [True]
+        wrong += [None] * ("None" not in str(annotation))
+        for value in wrong:
+            with pytest.raises(InputError, match=f"^{option} is {re.escape(repr(value))}, expected "):
+                worlds.make(name, **{option: value})
+
+
+def test_the_error_names_the_type():
+    with pytest.raises(InputError, match=r"^slippery is 'False', expected true or false$"):
+        worlds.make("frozenlake", slippery="False")
+    with pytest.raises(InputError, match=r"^max_steps is '9', expected a whole number or null$"):
+        worlds.make("minigrid", max_steps="9")
+    with pytest.raises(InputError, match=r"^pages is \[3\], expected a text or a list of texts$"):
+        worlds.make("web", pages=[3])
+    worlds.make("frozenlake", frozen=1).close()  # a whole number is a number
+    worlds.make("minigrid", environments="MiniGrid-Empty-5x5-v0", max_steps=None).close()
 
 
 def test_importing_and_asking_imports_no_simulator():
     code = (
         "import sys, swirl.worlds as w\n"
         "assert w.availability('minigrid') is None\n"
+        "assert all(w.options(name) and w.behaviours(name) for name in w.WORLDS)\n"
         "print([m for m in ('gymnasium', 'minigrid', 'pygame', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

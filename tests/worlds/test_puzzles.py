@@ -35,6 +35,25 @@ def test_the_contract_holds(name, options):
     check_world(worlds.make(name, **options), seeds=range(4))
 
 
+def test_rooms_too_large_to_be_solved_are_refused(monkeypatch):
+    monkeypatch.setattr("swirl.worlds.puzzle.NODES", 500)  # as with the real bound, only sooner
+    message = (
+        "size is 12 and boxes 4: 20 rooms were too large to be solved; give smaller values, e.g. size 8 and boxes 2"
+    )
+    with pytest.raises(InputError, match=message):
+        Sokoban(size=12, boxes=4).reset(0)
+
+
+def test_rooms_that_can_be_solved_are_kept_beside_some_that_are_too_large(monkeypatch):
+    monkeypatch.setattr("swirl.worlds.puzzle.NODES", 500)
+    sokoban = Sokoban(size=7)  # 25 floor cells at most, and so 600 positions, of which a solution needs fewer
+    for seed in range(5):
+        sokoban.reset(seed)
+        assert sokoban.solve()
+    monkeypatch.setattr("swirl.worlds.puzzle.NODES", 1)  # the solver finds nothing now: it goes on, curious
+    assert sokoban.act("solver", np.random.default_rng(0)) in sokoban.legal()
+
+
 def grid(state):
     return [line.split() for line in state.split("\n") if line[0] in "#_POGXS√"]
 

@@ -259,6 +259,22 @@ def test_a_url_is_only_read_and_only_on_its_own_site(opened, site):
     assert world.reset(0)[0] == state
 
 
+@browser
+def test_a_server_that_is_down_is_said_at_once_and_costs_no_browser_later(opened, site):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    dead = f"http://127.0.0.1:{free}/"
+    with pytest.raises(InputError, match=f"^{dead} cannot be reached; start its server, or mend the address$"):
+        opened(dead).reset(0)
+    world = opened(site, dead)
+    world.reset(0)
+    chromium = world._browser._chromium
+    with pytest.raises(SkippedError, match="ERR_CONNECTION_REFUSED"):
+        world.reset(1)
+    world.reset(0)
+    assert world._browser._chromium is chromium
+
+
 ATTACKS = """<title>Local</title><p id=out></p>
 <script src=own.js></script><script src=../other/secret.js></script><script src=link.js></script>
 <script src="SITEx.js"></script><img src="SITEimg"><iframe src="SITEframe"></iframe><link rel=preconnect href="SITE">
@@ -318,6 +334,28 @@ def test_a_page_that_goes_up_a_folder_at_once_does_not_widen_what_it_may_read(op
     assert world.step("click [1]")[0].replace(" focused", "") == state
 
 
+@browser
+def test_a_local_page_that_leaves_for_an_empty_one_breaks_the_episode_off(opened, tmp_path):
+    world = opened(
+        page(tmp_path, "gone.html", "<title>Gone</title><a href='about:blank'>away</a><a href='#x'>here</a>")
+    )
+    world.reset(0)
+    assert world.step("click [2]")[0].startswith('page "Gone" gone.html')
+    with pytest.raises(SkippedError, match=r"gone\.html led away to about:blank"):
+        world.step("click [1]")
+
+
+@browser
+def test_a_huge_page_is_read_no_further_than_it_is_kept(opened, tmp_path):
+    text = "<title>Long</title>" + "".join(f"<p>{n}</p><button>b{n}</button>" for n in range(20_000))
+    world = opened(page(tmp_path, "long.html", text))
+    lines = world.reset(0)[0].split("\n")
+    assert lines[:3] == ['page "Long" long.html', '"0"', '[1] button "b0"']
+    assert (len(lines), lines[-1]) == (151, "… more lines")  # the 150 that are kept
+    read = world._browser._within(10, world._browser._evaluate("__swirl.read()"), "read")["lines"]
+    assert len(read) == 150
+
+
 CHILD = """
 import signal
 import sys
@@ -365,6 +403,32 @@ def test_what_the_behaviours_can_do():
         ['select [2] "x"', 'select [2] "y z"'],
         ["click [3]"],
     ]
+    assert candidates('page "P" p.html\n"Add 7 and x"\n[1] number "n" = ""') == [['type [1] "7"']]
+
+
+CONTROLS = """<title>Controls</title>
+<input type=date name=day><input type=time name=hour><input type=datetime-local name=moment>
+<input type=month name=month>
+<input type=week name=week><input type=color name=paint><input type=number name=count>
+<input type=range name=volume><input type=range name=level min=-1 max=1 step=0.5 value=0>
+<div contenteditable=true aria-label=note></div>"""
+
+
+@browser
+def test_every_control_takes_what_the_behaviours_give_it(opened, tmp_path):
+    world = opened(page(tmp_path, "controls.html", CONTROLS + "<p>word</p>"))
+    state, _ = world.reset(0)
+    lines = state.split("\n")[1:-1]
+    assert lines[7] == '[8] range "volume" = "50" of "0" "25" "50" "75" "100"'
+    assert lines[8] == '[9] range "level" = "0" of "-1" "-0.5" "0" "0.5" "1"'
+    assert lines[9] == '[10] textbox "note" = ""'
+    options = candidates(state)
+    assert [len(actions) for actions in options] == [3, 3, 2, 3, 2, 3, 3, 5, 5, 1]
+    for number, actions in enumerate(options):
+        for action in actions:
+            value = action.partition("] ")[2]
+            after = world.step(action)[0].split("\n")[1 + number]
+            assert f" = {value}" in after, (action, after)
 
 
 @browser
