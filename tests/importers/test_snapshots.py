@@ -126,3 +126,8 @@ def test_odd_names_are_numbers_too(name, tmp_path):
     (tmp_path / "in" / name).write_text("b")
     rows, counts = imported(tmp_path)
     assert [(row["state"], row["next_state"]) for row in rows] == [("a", "b")] and counts["malformed"] == 0
+
+
+def test_what_a_snapshot_shows_is_not_all_there_is(tmp_path):
+    folder(tmp_path / "in", a1__txt="a", a2__txt="b")
+    assert imported(tmp_path)[0][0]["partial"]
