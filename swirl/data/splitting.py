@@ -21,6 +21,7 @@ import logging
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -78,13 +79,11 @@ def split(
     Raises:
         InputError: Some actions are known, but none of validation or of the test; or there are fewer than `labels`.
     """
-    _check_budget(labels, validation_labels)
     table = conform(table, "recording")
-    layout = _layouts(table)
-    has_action = table["action"].is_valid().to_numpy()
-    part = _parts(table, layout, has_action, validation, test, data_seed)
-    shared = _shared(table, part)
-    chosen = _chosen(table, np.where(shared, "shared", part), has_action, labels, validation_labels, seed)
+    budget = {"labels": labels, "validation_labels": validation_labels}
+    layout, part, shared, chosen = parted(
+        table, **budget, validation=validation, test=test, seed=seed, data_seed=data_seed
+    )
     if history:
         table = with_history(table, history)
     for name, values in (("layout", layout), ("split", part)):
@@ -106,6 +105,46 @@ def split(
     }
 
 
+class Parted(NamedTuple):
+    """Where each row of a recording goes.
+
+    Attributes:
+        layout: The name of its layout.
+        part: "train", "validation" or "test".
+        shared: Whether it is left out of validation or the test because training has the same transition.
+        chosen: For each of `PARTS` whether its file has the row.
+    """
+
+    layout: np.ndarray
+    part: np.ndarray
+    shared: np.ndarray
+    chosen: dict[str, np.ndarray]
+
+
+def parted(
+    table: pa.Table,
+    *,
+    labels: int | None = None,
+    validation_labels: int = 0,
+    validation: float,
+    test: float,
+    seed: int = 0,
+    data_seed: int,
+) -> Parted:
+    """What `split` would write of a recording that `conform` gave; its arguments are those of `split`.
+
+    Raises:
+        InputError: As `split`.
+    """
+    _check_budget(labels, validation_labels)
+    layout = layouts(table)
+    has_action = table["action"].is_valid().to_numpy()
+    part = _parts(table, layout, has_action, validation, test, data_seed)
+    shared = _shared(table, part)
+    chosen = _chosen(table, np.where(shared, "shared", part), has_action, labels, validation_labels, seed)
+    return Parted(layout, part, shared, chosen)
+
+
 def _check_budget(labels: int | None, validation_labels: int) -> None:
     if labels is None:
         return
@@ -118,8 +157,12 @@ def _check_budget(labels: int | None, validation_labels: int) -> None:
         )
 
 
-def _layouts(table: pa.Table) -> np.ndarray:
-    """Name of the layout of each row: that of its trajectory."""
+def layouts(table: pa.Table) -> np.ndarray:
+    """Name of the layout of each row: that of its trajectory.
+
+    Raises:
+        InputError: A trajectory has two.
+    """
     group, order = trajectory_order(table)
     first = order[np.unique(group[order], return_index=True)[1]]  # by group: the row with the lowest step
     (code,) = codes(table["layout"])
@@ -168,12 +211,12 @@ def _units(table: pa.Table, layout: np.ndarray, has_action: np.ndarray) -> np.nd
     Raises:
         InputError: There is not one unit each to train, to validate and to test.
     """
-    layouts = len(set(layout[has_action]))
-    if layouts >= MINIMUM:
+    number = len(set(layout[has_action]))
+    if number >= MINIMUM:
         return layout
     if not is_partial(table):
         raise InputError(
-            f"{layouts} layouts with actions, expected at least {MINIMUM}, one each to train, to validate and to test; "
+            f"{number} layouts with actions, expected at least {MINIMUM}, one each to train, to validate and to test; "
             "trajectories that begin with the same state are one layout unless a layout column names theirs: record "
             'some that begin otherwise, add a split column, or mark the rows "partial" if states do not say everything'
         )
@@ -181,13 +224,13 @@ def _units(table: pa.Table, layout: np.ndarray, has_action: np.ndarray) -> np.nd
     trajectories = len(set(trajectory[has_action]))
     if trajectories < MINIMUM:
         raise InputError(
-            f"{trajectories} trajectories with actions in {layouts} layouts, expected at least {MINIMUM}, one each to "
+            f"{trajectories} trajectories with actions in {number} layouts, expected at least {MINIMUM}, one each to "
             "train, to validate and to test; record more trajectories, label some in others, or add a split column"
         )
     logger.warning(
         "%d layouts with actions are too few for three parts: split by trajectory, so that parts share layouts; "
         "transitions that training has are left out of validation and test",
-        layouts,
+        number,
     )
     return trajectory
 

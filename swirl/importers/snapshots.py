@@ -3,8 +3,8 @@
 `1.txt 2.txt 10.txt` are a trajectory of two transitions without actions; each folder below is a trajectory of its own.
 The order is that of the last number in the name, gaps in the numbers mean nothing. A file that cannot be read ends the
 trajectory, since nobody knows what happened across it: what follows is another one, named by its first file. Two
-snapshots that are the same give a transition that changes nothing. What is behind a snapshot does not show in it: the world
-is partially observed.
+snapshots that are the same give a transition that changes nothing. What lies behind a snapshot does not show in it, so
+the world is partially observed.
 """
 
 import re
