@@ -77,10 +77,21 @@ def test_csv_and_datasets_folders_give_the_same_rows(tmp_path):
     whole = datasets.Dataset.from_list(ROWS)
     whole.select([*range(7, -1, -1)]).select([*range(7, -1, -1)]).save_to_disk(tmp_path / "one")
     assert imported(tmp_path, tmp_path / "one")[0].equals(table)
-    parts = {"test": whole.select([0, 1]).remove_columns("split"), "spare": whole.select([2]).remove_columns("split")}
-    datasets.DatasetDict(parts).save_to_disk(tmp_path / "parts")
-    found = imported(tmp_path, tmp_path / "parts")[0]
-    assert found["split"].to_pylist() == ["test", "test", None]
+
+
+def test_the_splits_of_a_datasets_folder_are_kept_by_their_names(tmp_path):
+    whole = datasets.Dataset.from_list(ROWS).remove_columns("split")
+
+    def found(name, *splits):
+        parts = {split: whole.select([row]) for row, split in enumerate(splits)}
+        datasets.DatasetDict(parts).save_to_disk(tmp_path / name)
+        return imported(tmp_path, tmp_path / name)[0]["split"].to_pylist()
+
+    assert found("known", "test", "train", "validation") == ["test", "train", "validation"]
+    assert found("other", "valid", "val", "dev", "eval", "train") == ["validation"] * 4 + ["train"]
+    assert found("strange", "spare", "more") == [None, None]
+    with pytest.raises(InputError, match="mixed: split 'spare', expected one of train, test, validation, valid, val, "):
+        found("mixed", "train", "spare", "test")
 
 
 def test_columns_are_found_by_the_names_that_are_given(tmp_path, caplog):
