@@ -381,3 +381,29 @@ def test_whole_numbers_may_be_written_as_pandas_does(tmp_path):
     (tmp_path / "x.csv").write_text(text)
     table, counts = imported(tmp_path, tmp_path / "x.csv")
     assert table["step"].to_pylist() == [1, 2] and counts["malformed"] == 2
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_what_spreadsheets_write_is_read(delimiter, encoding, tmp_path):
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    cells = [["state", "action", "next_state"], ["é, a", "go", "ü"], ["b", "", "c"]]
+    lines = [delimiter.join(f'"{cell}"' if "," in cell else cell for cell in row) for row in cells]
+    (tmp_path / "a.csv").write_bytes(mark + "\r\n".join(lines).encode(encoding))
+    table, counts = imported(tmp_path, tmp_path / "a.csv")
+    assert table.select(["state", "action", "next_state"]).to_pylist() == [
+        {"state": "é, a", "action": "go", "next_state": "ü"},
+        {"state": "b", "action": None, "next_state": "c"},
+    ]
+    assert counts["malformed"] == 0
+
+
+def test_other_encodings_are_named_and_never_echoed(tmp_path, caplog):
+    (tmp_path / "a.csv").write_bytes("state,next_state\nà,b\nc,d\n".encode("latin-1"))
+    assert imported(tmp_path, tmp_path / "a.csv")[1]["malformed"] == 1
+    assert "a.csv:2: not valid UTF-8; if it is Latin-1 or Windows-1252, convert it: iconv" in caplog.text
+    for text in ("état,next_state\na,b\n".encode("latin-1"), "state,next_state\na,b\n".encode("utf-16-le") + b"\xff"):
+        (tmp_path / "a.csv").write_bytes(text)
+        with pytest.raises(InputError) as error:
+            imported(tmp_path, tmp_path / "a.csv")
+        str(error.value).encode()
