@@ -213,6 +213,7 @@ def encode(
         left = f", with room for an inferred action of {room}" if room else ""
         raise InputError(
             f"trajectory {row.get('trajectory')!r} step {row.get('step')}: {length} tokens as {named} "
-            f"prompt and completion{left}, but model.max_length is {max_length}; raise it, or shorten the states"
+            f"prompt and completion{left}, but model.max_length is {max_length}; raise it, or shorten the states "
+            "(swirl import --max-state)"
         )
     return prompt_ids, completion_ids

@@ -30,7 +30,7 @@ SMALL = (
 
 def test_the_counts_of_a_small_recording(tmp_path):
     report = check(recording(tmp_path / "a.parquet", *SMALL))
-    assert (report.rows, report.trajectories, report.states) == (6, 2, 4)
+    assert (report.rows, report.trajectories, report.layouts, report.states) == (6, 2, 2, 4)
     assert report.unchanged == pytest.approx(2 / 6)
     assert report.labelled == pytest.approx(4 / 6)
     assert report.distinct_actions == 2
@@ -44,7 +44,35 @@ def test_the_counts_of_a_small_recording(tmp_path):
         "change": Lengths(6, 24, 24),
     }
     assert (report.tokens, report.context, report.too_long, report.parts, report.overlaps) == ({}, None, 0, {}, {})
-    assert report.problems == ()
+    assert report.problems[0].startswith("`swirl train` would refuse this: 1 layouts with actions, expected at least 3")
+
+
+def test_a_recording_that_training_would_refuse_is_a_problem(tmp_path):
+    path = tmp_path / "a.parquet"
+    assert check(recording(path, *world(lambda t: f"place {t}"))).problems == ()
+    [problem] = check(recording(path, *world(lambda t: f"place {t % 2}"))).problems
+    assert problem.startswith("`swirl train` would refuse this: 2 layouts with actions, expected at least 3")
+    # every trajectory starts elsewhere and goes through the same corridor: whichever is the test, its 4 states leak
+    corridor = [
+        (t, s, f"start {t}" if s == 0 else state, a, after) for t, s, state, a, after in world(lambda t: "hall")
+    ]
+    [problem] = check(recording(path, *corridor)).problems
+    assert problem.startswith("`swirl train` would refuse this by its default split: 4 of 5 test states (80.0%) occur")
+    unlabelled = [(t, s, state, None, after) for t, s, state, _, after in corridor]
+    assert check(recording(path, *unlabelled)).problems == ()  # nothing is tested
+
+
+def test_a_split_that_is_given_on_some_rows_is_a_problem(tmp_path):
+    report = check(recording(tmp_path / "a.parquet", *SPLIT, ("z", 0, "f", "go", "g", None)))
+    assert report.parts == {"train": 2, "validation": 1, "test": 2, "none": 1}
+    [problem] = report.problems
+    assert problem.startswith("`swirl train` would refuse this: split is given on 5 of 6 rows; give it on every row")
+
+
+def test_long_actions_are_cut_where_they_are_printed(tmp_path):
+    report = check(recording(tmp_path / "a.parquet", ("t", 0, "a", "x" * 400, "b")))
+    assert report.actions == (("x" * 400, 1),)
+    assert f"          1  '{'x' * 98}…" in report.lines()
 
 
 def test_rows_that_exceed_the_context_are_counted_and_named(tmp_path):
@@ -144,10 +172,12 @@ def test_in_a_partially_observed_world_shared_states_are_reported_and_shared_tra
     pq.write_table(pa.Table.from_pylist(values), source)
     report = check(source)
     assert report.overlaps["test"] == Overlap(3, 1, 4, 1)
-    assert (report.partial, report.problems) == (True, ())
+    [problem] = report.problems
+    assert problem.startswith("`swirl train` would refuse this: all 1 validation transitions occur in training")
     assert "partial           yes: shared states are no leak here, shared transitions are" in report.lines()
     values[2] |= {"next_state": "another"}  # something of validation has to be left
     pq.write_table(pa.Table.from_pylist(values), source)
+    assert (check(source).partial, check(source).problems) == (True, ())
     budget = {"labels": None, "validation_labels": 0, "validation": 0.2, "test": 0.2}
     counts = split(read(source), tmp_path / "data", **budget, seed=0, data_seed=0)
     assert (counts["test"], counts["test_shared"]) == (3, 1)
@@ -205,9 +235,11 @@ def test_unlabelled_recordings_have_no_lengths_of_actions(tmp_path):
 
 
 def test_the_report_prints_what_it_found(tmp_path):
-    lines = check(recording(tmp_path / "a.parquet", *SMALL), tokenizer=len, context=8).lines()
+    *lines, problem = check(recording(tmp_path / "a.parquet", *SMALL), tokenizer=len, context=8).lines()
+    assert problem.startswith("PROBLEM           `swirl train` would refuse this: 1 layouts with actions")
     assert lines == [
         "transitions       6 in 2 trajectories",
+        "layouts           2",
         "distinct states   4",
         "unchanged         33.3% of the transitions",
         "labelled          66.7% of the transitions",
@@ -226,7 +258,7 @@ def test_the_report_prints_what_it_found(tmp_path):
         "          2  'stay'",
     ]
     lines = check(recording(tmp_path / "b.parquet", *SPLIT)).lines()
-    assert lines[10:15] == [
+    assert lines[11:16] == [
         "part              train: 2",
         "part              validation: 1",
         "part              test: 2",

@@ -211,9 +211,11 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "plain.jsonl.gz").write_text(json.dumps(ROW))
     (tmp_path / "latin.jsonl").write_bytes(b'{"state": "\xe9", "next_state": "b"}')
     (tmp_path / "a.csv").write_text("state")
+    (tmp_path / "a.txt").write_text("state")
     for name, message in {
         "none.parquet": "no such file",
-        "a.csv": "unknown kind of file, expected .parquet or .jsonl, .json, .jsonl.gz",
+        "a.csv": f".jsonl, .json, .jsonl.gz; `swirl import table {tmp_path}/a.csv --out ...`",
+        "a.txt": f"{tmp_path}/a.txt: unknown kind of file, expected .parquet or .jsonl, .json, .jsonl.gz",
         "": "is a folder, expected a file",
         "cut.parquet": "not a whole Parquet file",
         "empty.parquet": "not a whole Parquet file",

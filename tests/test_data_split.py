@@ -225,6 +225,33 @@ def test_a_part_of_which_nothing_is_left_is_refused(tmp_path):
     refused(table.take(pa.array(keep)), tmp_path / "data", "all 20 test transitions occur in training", labels=None)
 
 
+def one_start(trajectories, partial=True):
+    """Trajectories that begin with the same state and then each go their own way; their first steps are two."""
+    rows = []
+    for t in range(trajectories):
+        for step, (state, after) in enumerate([("home", f"page {t % 2}"), (f"page {t % 2}", f"end {t}")]):
+            rows.append({"state": state, "action": "go", "next_state": after, "trajectory": f"t{t}", "step": step})
+    return pa.Table.from_pylist([row | {"partial": partial} for row in rows])
+
+
+def test_where_layouts_are_too_few_a_partially_observed_world_is_split_by_trajectory(tmp_path, caplog):
+    table = one_start(10)
+    counts, parts = made(table, tmp_path, labels=None)
+    assert "1 layouts with actions are too few for three parts: split by trajectory" in caplog.text
+    assert (counts["layouts"], counts["labelled"], counts["validation"], counts["test"]) == (1, 12, 2, 2)
+    assert (counts["validation_shared"], counts["test_shared"]) == (2, 2)  # their first steps, which training has
+    seen = {(row["state"], row["next_state"]) for row in parts["labelled"]}
+    for name in ("validation", "test"):
+        assert not seen & {(row["state"], row["next_state"]) for row in parts[name]}
+        assert not {row["trajectory"] for row in parts[name]} & {row["trajectory"] for row in parts["labelled"]}
+    caplog.clear()
+    starts = [f"home {i // 2}" if state == "home" else state for i, state in enumerate(table["state"].to_pylist())]
+    made(table.set_column(0, "state", pa.array(starts)), tmp_path, labels=None)
+    assert "split by trajectory" not in caplog.text  # where layouts suffice they are what is parted
+    refused(one_start(2), tmp_path / "two", "2 trajectories with actions in 1 layouts, expected at least 3")
+    refused(one_start(10, partial=False), tmp_path / "complete", "trajectories that begin with the same state are one")
+
+
 def test_history_crosses_the_files(tmp_path):
     _, parts = made(recording(), tmp_path, history=2)
     for name in PARTS:
@@ -339,7 +366,7 @@ def test_settings_that_cannot_be_met(tmp_path):
 
 def test_recordings_that_cannot_be_split(tmp_path):
     folder = tmp_path / "data"
-    refused(recording(1), folder, "1 layouts with actions among 1, expected at least 3.*or add a split column")
+    refused(recording(1), folder, "1 layouts with actions, expected at least 3.*add a split column, or mark the rows")
     refused(recording(6).drop_columns("action"), folder, "asks for 8 train labels, but 0 train transitions have an")
     own = ["train"] * 10 + ["test"] * 5
     refused(recording(3, split=own), folder, "no validation transition with an action")

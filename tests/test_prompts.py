@@ -161,7 +161,9 @@ def test_a_row_that_is_too_long_is_refused_and_never_cut(tiny):
     message = f"trajectory 't7' step 3: {length} tokens as a forward prompt and completion, but model.max_length is"
     with pytest.raises(InputError, match=message):
         prompts.encode(tokenizer, "forward", ROW, "terse", length - 1)
-    with pytest.raises(InputError, match="tokens as an inverse prompt and completion"):
+    with pytest.raises(
+        InputError, match=r"tokens as an inverse prompt.*shorten the states \(swirl import --max-state\)$"
+    ):
         prompts.encode(tokenizer, "inverse", ROW, "terse", 1)
 
 

@@ -21,12 +21,14 @@ for line in check("run/data").lines():
 | `pieces.py` | a recording under way, which a kill does not lose |
 | `splitting.py` | layouts to parts, the label budget, the four files of a run |
 | `checking.py` | what is in a recording or a split, and whether the split leaks |
+| `report.py` | what `checking.py` found, as data and as lines |
 """
 
-from swirl.data.checking import Lengths, Report, check
+from swirl.data.checking import check
 from swirl.data.collecting import collect
 from swirl.data.files import export, load, read
 from swirl.data.origin import Origin, origin_of
+from swirl.data.report import Lengths, Report
 from swirl.data.splitting import split
 from swirl.data.table import conform, with_history
 

@@ -1,14 +1,14 @@
 """What is in a recording or in a split, and whether the split leaks.
 
-The one failure is a test state that occurs in training, as a state or as a next state, or a `state_only.parquet` that
+A split fails where a test state occurs in training, as a state or as a next state, or a `state_only.parquet` that
 has actions: then no number measured on the test means anything. In a partially observed world states look alike that
 are not: there the failure is a validation or test *transition*, as state and next state, that occurs in training.
-`split` leaves these out, so a recording may have some, and the folder that it writes must not. Everything else is for
+`split` leaves these out, so a recording may have some, and the folder that it writes must not. A recording fails where
+`swirl train` would refuse it: its own split is tried, or the one that a recipe makes by default. Everything else is for
 the reader to judge.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,118 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import changes
+from swirl.config import Data
 from swirl.data.files import read, read_part
-from swirl.data.splitting import PARTS
+from swirl.data.report import Lengths, Overlap, Report
+from swirl.data.splitting import PARTS, layouts, parted
 from swirl.data.table import codes, is_partial, pairs, pc, trajectory_order
 from swirl.errors import InputError
 
 FEW = 5  # rows named as examples
 SAMPLE = 10_000  # rows whose changes are written out
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Lengths of texts: the least that half, 95 % and all of them do not exceed."""
-
-    median: int
-    p95: int
-    max: int
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """How much of a held-out part occurs in training.
-
-    Attributes:
-        states: Distinct states of the part.
-        shared_states: Those of them that training has, as a state or as a next state.
-        transitions: Transitions of the part.
-        shared_transitions: Those of them whose state and next state are those of a training transition.
-    """
-
-    states: int
-    shared_states: int
-    transitions: int
-    shared_transitions: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `check` found.
-
-    Attributes:
-        rows: Transitions.
-        trajectories: Trajectories.
-        states: Distinct texts among states and next states.
-        unchanged: Share of the transitions whose next state is their state.
-        labelled: Share of the transitions that have an action.
-        distinct_actions: Distinct actions.
-        actions: The 20 most frequent actions with their counts.
-        duplicates: Rows that repeat the state, action and next state of another.
-        conflicts: Labelled rows whose state and action lead to another next state elsewhere: the world is stochastic,
-            or not all of it is observed.
-        broken: Steps whose next state is not the state of the step after.
-        characters: Lengths of states, of actions, and of next states written as changes (`swirl.changes`; of at most
-            10,000 rows, evenly spaced).
-        tokens: The same in tokens; empty where there was no tokenizer.
-        context: The context window, in tokens, or `None`.
-        too_long: Rows whose state, action and next state together exceed the context window.
-        too_long_rows: The first of them, as "name:row".
-        partial: Whether states do not say everything that the next one depends on, as the column `partial` has it.
-        parts: Rows of each part; empty for a recording that is not split.
-        overlaps: For "test" and "validation", what of it occurs in training.
-        problems: Reasons not to use the data; empty if all is well.
-    """
-
-    rows: int
-    trajectories: int
-    states: int
-    unchanged: float
-    labelled: float
-    distinct_actions: int
-    actions: tuple[tuple[str, int], ...]
-    duplicates: int
-    conflicts: int
-    broken: int
-    characters: dict[str, Lengths]
-    tokens: dict[str, Lengths]
-    context: int | None
-    too_long: int
-    too_long_rows: tuple[str, ...]
-    partial: bool
-    parts: dict[str, int]
-    overlaps: dict[str, Overlap]
-    problems: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """The report as lines to print."""
-        lines = [
-            f"transitions       {self.rows:,} in {self.trajectories:,} trajectories",
-            f"distinct states   {self.states:,}",
-            f"unchanged         {self.unchanged:.1%} of the transitions",
-            f"labelled          {self.labelled:.1%} of the transitions",
-            f"duplicates        {self.duplicates:,}",
-            f"conflicts         {self.conflicts:,} (same state and action, another next state)",
-            f"broken steps      {self.broken:,} (next state is not the state of the step after)",
-        ]
-        for unit, lengths in (("characters", self.characters), ("tokens", self.tokens)):
-            for name, length in lengths.items():
-                label = f"{name} {unit}"
-                lines.append(f"{label:<17} median {length.median:,}, 95 % {length.p95:,}, longest {length.max:,}")
-        if self.context is not None:
-            rows = f": {', '.join(self.too_long_rows)}" if self.too_long else ""
-            lines.append(f"too long          {self.too_long:,} rows exceed {self.context:,} tokens{rows}")
-        if self.partial:
-            lines.append("partial           yes: shared states are no leak here, shared transitions are")
-        lines += [f"part              {name}: {rows:,}" for name, rows in self.parts.items()]
-        for name, overlap in self.overlaps.items():
-            lines.append(
-                f"in training       {overlap.shared_states:,} of {overlap.states:,} {name} states, "
-                f"{overlap.shared_transitions:,} of {overlap.transitions:,} {name} transitions"
-            )
-        lines.append(f"actions           {self.distinct_actions:,}")
-        lines += [f"  {number:>9,}  {action!r}" for action, number in self.actions]
-        return lines + [f"PROBLEM           {problem}" for problem in self.problems]
 
 
 def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, context: int | None = None) -> Report:
@@ -162,6 +59,7 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
     return Report(
         rows=table.num_rows,
         trajectories=pc.count_distinct(table["trajectory"]).as_py(),
+        layouts=_number_of_layouts(table),
         states=len(np.union1d(state, next_state)),
         unchanged=float((state == next_state).mean()),
         labelled=1 - table["action"].null_count / table.num_rows,
@@ -186,6 +84,7 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
         problems=(
             *_hidden_columns(path),
             *(_shared_transitions(path, overlaps) if partial else _shared_states(overlaps)),
+            *(() if path.is_dir() else _refusals(table, state, next_state)),
         ),
     )
 
@@ -228,6 +127,27 @@ def _overlaps(state: np.ndarray, next_state: np.ndarray, part: np.ndarray | None
                 shared_transitions=int(np.isin(pair[held], pair[train]).sum()),
             )
     return overlaps
+
+
+def _number_of_layouts(table: pa.Table) -> int:
+    try:
+        return len(np.unique(layouts(table)))
+    except InputError:  # which `_refusals` tells
+        return 0
+
+
+def _refusals(table: pa.Table, state: np.ndarray, next_state: np.ndarray) -> list[str]:
+    """Why `swirl train` would not take a recording, by its own split or by the default one."""
+    spec = Data()
+    try:
+        chosen = parted(table, validation=spec.validation, test=spec.test, data_seed=spec.seed).chosen
+    except InputError as error:
+        return [f"`swirl train` would refuse this: {error}"]
+    if is_partial(table) or not table["split"].null_count:
+        return []
+    part = np.select([chosen[name] for name in PARTS], PARTS, "left out")
+    shared = _shared_states(_overlaps(state, next_state, part))
+    return [f"`swirl train` would refuse this by its default split: {reason}" for reason in shared]
 
 
 def _shared_states(overlaps: dict[str, Overlap]) -> list[str]:

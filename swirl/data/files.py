@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JSONL = (".jsonl", ".json", ".jsonl.gz")
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".pq", ".json.gz", ".ndjson", ".ndjson.gz")
 OURS = ("behaviour", "history", INFERRED)  # columns that we write ourselves and that no reader needs to hear about
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "state": (str, list),
@@ -126,7 +127,8 @@ def _read(path: Path, allow_empty: bool, say_left_out: bool) -> pa.Table:
     elif path.name.endswith(JSONL):
         table, lines, names = _read_jsonl(path)
     else:
-        raise InputError(f"{path}: unknown kind of file, expected .parquet or {', '.join(JSONL)}")
+        mend = f"; `swirl import table {path} --out ...` makes a recording of it" * path.name.lower().endswith(TABLES)
+        raise InputError(f"{path}: unknown kind of file, expected .parquet or {', '.join(JSONL)}{mend}")
     extra = sorted(names.difference(SCHEMA.names, OURS))
     if extra and say_left_out:
         logger.warning("%s: left out %d columns that are not used: %s", path.name, len(extra), ", ".join(extra))

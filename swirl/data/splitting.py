@@ -8,16 +8,20 @@ threshold on the hash: small recordings get every part, at the price that adding
 
 In a partially observed world (the column `partial`) layouts may share states, a hallway that looks the same in every
 house, and no choice of layouts can keep them apart. What leaks there is a transition whose state and next state both
-occur as one in training: it is left out of validation and the test, and counted.
+occur as one in training: it is left out of validation and the test, and counted. So where such a world has fewer than
+three layouts with actions (all conversations begin with one system prompt), whole trajectories are parted instead, and
+the user is told.
 
 What a run may not know does not reach its files. Which rows are labelled depends on a hash of `seed`, trajectory and
 step, and on whether an action is there, never on what it is; a larger budget with the same seed contains the smaller.
 Columns are chosen by name, so neither a behaviour (which tells much about the action) nor a user's own column passes.
 """
 
+import logging
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +31,9 @@ from swirl.data.origin import Origin
 from swirl.data.table import SCHEMA, codes, conform, is_partial, pairs, pc, trajectory_order, with_history
 from swirl.errors import InputError
 
+logger = logging.getLogger(__name__)
+
+MINIMUM = 3  # layouts with actions: one each to train, to validate and to test
 PARTS = ("labelled", "state_only", "validation", "test")
 COLUMNS_OF = {
     "labelled": tuple(SCHEMA.names),
@@ -52,7 +59,8 @@ def split(
     """Write `labelled`, `state_only`, `validation` and `test`, all `.parquet`, into a folder.
 
     A `split` column is kept as it is; it must then be given on every row. Otherwise parts are made by layout: the
-    `layout` column, or the first state of the trajectory.
+    `layout` column, or the first state of the trajectory; in a partially observed world with fewer than three layouts
+    that have actions, by trajectory.
 
     Args:
         table: A recording.
@@ -74,13 +82,11 @@ def split(
     Raises:
         InputError: Some actions are known, but none of validation or of the test; or there are fewer than `labels`.
     """
-    _check_budget(labels, validation_labels)
     table = conform(table, "recording")
-    layout = _layouts(table)
-    has_action = table["action"].is_valid().to_numpy()
-    part = _parts(table, layout, has_action, validation, test, data_seed)
-    shared = _shared(table, part)
-    chosen = _chosen(table, np.where(shared, "shared", part), has_action, labels, validation_labels, seed)
+    budget = {"labels": labels, "validation_labels": validation_labels}
+    layout, part, shared, chosen = parted(
+        table, **budget, validation=validation, test=test, seed=seed, data_seed=data_seed
+    )
     if history:
         table = with_history(table, history)
     for name, values in (("layout", layout), ("split", part)):
@@ -103,6 +109,46 @@ def split(
     }
 
 
+class Parted(NamedTuple):
+    """Where each row of a recording goes.
+
+    Attributes:
+        layout: The name of its layout.
+        part: "train", "validation" or "test".
+        shared: Whether it is left out of validation or the test because training has the same transition.
+        chosen: For each of `PARTS` whether its file has the row.
+    """
+
+    layout: np.ndarray
+    part: np.ndarray
+    shared: np.ndarray
+    chosen: dict[str, np.ndarray]
+
+
+def parted(
+    table: pa.Table,
+    *,
+    labels: int | None = None,
+    validation_labels: int = 0,
+    validation: float,
+    test: float,
+    seed: int = 0,
+    data_seed: int,
+) -> Parted:
+    """What `split` would write of a recording that `conform` gave; its arguments are those of `split`.
+
+    Raises:
+        InputError: As `split`.
+    """
+    _check_budget(labels, validation_labels)
+    layout = layouts(table)
+    has_action = table["action"].is_valid().to_numpy()
+    part = _parts(table, layout, has_action, validation, test, data_seed)
+    shared = _shared(table, part)
+    chosen = _chosen(table, np.where(shared, "shared", part), has_action, labels, validation_labels, seed)
+    return Parted(layout, part, shared, chosen)
+
+
 def _check_budget(labels: int | None, validation_labels: int) -> None:
     if labels is None:
         return
@@ -115,8 +161,12 @@ def _check_budget(labels: int | None, validation_labels: int) -> None:
         )
 
 
-def _layouts(table: pa.Table) -> np.ndarray:
-    """Name of the layout of each row: that of its trajectory."""
+def layouts(table: pa.Table) -> np.ndarray:
+    """Name of the layout of each row: that of its trajectory.
+
+    Raises:
+        InputError: A trajectory has two.
+    """
     group, order = trajectory_order(table)
     first = order[np.unique(group[order], return_index=True)[1]]  # by group: the row with the lowest step
     (code,) = codes(table["layout"])
@@ -153,10 +203,40 @@ def _parts(
         return np.full(table.num_rows, "train", object)
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise InputError(f"validation = {validation} and test = {test}; expected two shares above 0 with a sum below 1")
-    names, group = np.unique(layout, return_inverse=True)
+    names, group = np.unique(_units(table, layout, has_action), return_inverse=True)
     weights = dict(zip(names.tolist(), np.bincount(group, weights=has_action).astype(int).tolist(), strict=True))
     part_of = _assign(weights, validation, test, data_seed)
     return np.array([part_of[name] for name in names.tolist()], object)[group]
+
+
+def _units(table: pa.Table, layout: np.ndarray, has_action: np.ndarray) -> np.ndarray:
+    """What parts are made of, for each row: its layout, or its trajectory where there are too few layouts.
+
+    Raises:
+        InputError: There is not one unit each to train, to validate and to test.
+    """
+    number = len(set(layout[has_action]))
+    if number >= MINIMUM:
+        return layout
+    if not is_partial(table):
+        raise InputError(
+            f"{number} layouts with actions, expected at least {MINIMUM}, one each to train, to validate and to test; "
+            "trajectories that begin with the same state are one layout unless a layout column names theirs: record "
+            'some that begin otherwise, add a split column, or mark the rows "partial" if states do not say everything'
+        )
+    trajectory = np.array(table["trajectory"].to_pylist(), object)
+    trajectories = len(set(trajectory[has_action]))
+    if trajectories < MINIMUM:
+        raise InputError(
+            f"{trajectories} trajectories with actions in {number} layouts, expected at least {MINIMUM}, one each to "
+            "train, to validate and to test; record more trajectories, label some in others, or add a split column"
+        )
+    logger.warning(
+        "%d layouts with actions are too few for three parts: split by trajectory, so that parts share layouts; "
+        "transitions that training has are left out of validation and test",
+        number,
+    )
+    return trajectory
 
 
 def _shared(table: pa.Table, part: np.ndarray) -> np.ndarray:
@@ -180,13 +260,8 @@ def _shared(table: pa.Table, part: np.ndarray) -> np.ndarray:
 
 
 def _assign(weights: dict[str, int], validation: float, test: float, data_seed: int) -> dict[str, str]:
-    """The part of each layout, given how many of its transitions have an action."""
+    """The part of each layout or trajectory, given how many of its transitions have an action."""
     left = sorted((name for name in weights if weights[name]), key=lambda name: (_hash(data_seed, name), name))
-    if len(left) < 3:
-        raise InputError(
-            f"{len(left)} layouts with actions among {len(weights)}, expected at least 3, one each to train, to "
-            "validate and to test; record more trajectories, or add a split column"
-        )
     part_of = dict.fromkeys(weights, "train")
     total = sum(weights.values())
     for part, share, keep in (("test", test, 2), ("validation", validation, 1)):

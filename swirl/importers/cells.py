@@ -6,13 +6,18 @@ lines that are rows by themselves: those with a mark, and nearly all others, hav
 record is mistaken for one whose state and next state have equally many delimiters in their first lines, and in their
 last: the first line of the record, the last one, and the one where the two states meet cannot all be rows. Faults are
 counted by lines, each of which may have been a row.
+
+Text is UTF-8, or UTF-16 where the file says so by its first bytes, as Excel's does. The delimiter of a CSV file is the
+comma; the semicolon or the tab where the header has that and no comma.
 """
 
+import codecs
 import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import IO, cast
 
 from swirl.importers.rows import Fault
@@ -20,6 +25,7 @@ from swirl.importers.sources import LONGEST, Source, Value
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 MARK = '"'
+NOT_UTF8 = "not valid UTF-8; if it is Latin-1 or Windows-1252, convert it: iconv -f WINDOWS-1252 -t UTF-8"
 
 
 def rows(
@@ -33,18 +39,25 @@ def rows(
         header: Called with the names of the columns; raises what it likes where they are of no use.
     """
     csv.field_size_limit(LONGEST)  # states are longer than the 128 KiB that a cell may have by default
-    delimiter = "\t" if ".tsv" in source.name.lower() else ","
     try:
         with source.path.open("rb") as raw:
             packed = gzip.GzipFile(fileobj=raw) if source.name.lower().endswith(".gz") else raw
-            text = io.TextIOWrapper(cast(IO[bytes], packed), "utf-8-sig", errors="surrogateescape", newline="")
+            wide = packed.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            encoding, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+            text = io.TextIOWrapper(cast(IO[bytes], packed), encoding, errors=errors, newline="")
+            first = text.readline()
+            delimiter = _delimiter(source.name, first)
             names: list[str] | None = None
             line, broken = 1, False  # whether a cell was cut in two, the second half of which is still to come
-            for cells, lines in _records(text, delimiter):
+            for cells, lines in _records(chain([first] if first else [], text), delimiter):
                 where = f"{source.name}:{line}"
                 line += len(lines)
                 reached(raw.tell())
-                if names is None:
+                if not all(map(_is_text, lines)):
+                    yield Fault(where, NOT_UTF8, len(lines))
+                    if names is None:
+                        return
+                elif names is None:
                     header(names := cells if isinstance(cells, list) else [])
                 elif isinstance(cells, str):
                     broken = True
@@ -61,11 +74,26 @@ def rows(
                     yield Value(where, {name: cell or None for name, cell in zip(names, cells, strict=True)})
             if names is None:
                 header([])
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         yield Fault(source.name, f"cannot be read to its end ({error})")
 
 
-def _records(text: IO[str], delimiter: str) -> Iterator[tuple[list[str] | str, list[str]]]:
+def _delimiter(name: str, header: str) -> str:
+    if ".tsv" in name.lower():
+        return "\t"
+    return next((sign for sign in ";\t" if sign in header and "," not in header), ",")
+
+
+def _is_text(line: str) -> bool:
+    """Whether all its bytes were UTF-8; one that was not is a lone surrogate."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _records(text: Iterable[str], delimiter: str) -> Iterator[tuple[list[str] | str, list[str]]]:
     """The cells of each record, or what is wrong with it, and its lines."""
     lines: list[str] = []
 

@@ -10,6 +10,7 @@ The state is the conversation so far, a block of lines for each message:
 The action is the call, `search {"to": "SEA"}`: its arguments as JSON with sorted keys, so that equal calls are equal
 texts; arguments that are no JSON stay as they are. The next state is the tool's output, or the conversation up to and
 with it, but without the call itself: an inverse model that could read the call in the next state would learn nothing.
+What a tool answers depends on more than was said, so the world is partially observed.
 Where actions are hidden (`--drop-actions`, `--labels`) no state shows a call, or a later row would tell it.
 """
 
@@ -94,7 +95,7 @@ def transitions(
         output = f"tool: {entry.output}"
         if calls > first:
             after = f"{state}\n{output}" if context.options.next_state == "conversation" else output
-            row = Row(where, state, after, entry.text, trajectory, step, layout=layout, kind=entry.name)
+            row = Row(where, state, after, entry.text, trajectory, step, layout=layout, partial=True, kind=entry.name)
             if step == answers - 1:
                 for name, value in ends.items():
                     setattr(row, name, value)

@@ -75,6 +75,8 @@ def import_recording(
                 if row.action is not None and options.labels is not None:
                     labels.add(context.counts["transitions"] - 1, row, options.seed)
                 write(row)
+        context.reached(1.0)
+        context.report()
         if not context.counts["transitions"]:
             raise InputError(_nothing(sources, context))
         if options.labels is not None:

@@ -3,7 +3,8 @@
 `1.txt 2.txt 10.txt` are a trajectory of two transitions without actions; each folder below is a trajectory of its own.
 The order is that of the last number in the name, gaps in the numbers mean nothing. A file that cannot be read ends the
 trajectory, since nobody knows what happened across it: what follows is another one, named by its first file. Two
-snapshots that are the same give a transition that changes nothing.
+snapshots that are the same give a transition that changes nothing. What lies behind a snapshot does not show in it, so
+the world is partially observed.
 """
 
 import re
@@ -57,7 +58,7 @@ def _folder(sources: list[Source], trajectory: str, context: Context) -> Iterato
         elif before is None:
             before, trajectory, step = snapshot, trajectory or source.name, 0
         else:
-            row = Row(source.name, before, snapshot, trajectory=trajectory, step=step)
+            row = Row(source.name, before, snapshot, trajectory=trajectory, step=step, partial=True)
             before, step = snapshot, step + 1
     if row is not None:
         row.truncated = True

@@ -2,7 +2,7 @@
 
 Columns are found by our names, or by those that `--column` gives. A list of actions between two states is one action,
 joined by ` || `; an empty one is none. An action that a model inferred (`swirl label`) is left out. The splits of a
-`datasets` folder are kept where they are named train, validation and test.
+`datasets` folder are kept where they are named train, validation (or valid, val, dev, eval) and test.
 """
 
 import logging
@@ -21,13 +21,18 @@ from swirl.importers import cells
 from swirl.importers.context import Context
 from swirl.importers.rows import TOGETHER, Fault, Row
 from swirl.importers.sources import JSON, Source, Value, files, values
-from swirl.types import SPLITS, state_text
+from swirl.types import state_text
 from swirl.worlds.base import unknown
 
 logger = logging.getLogger(__name__)
 
 PARQUET = (".parquet", ".pq")
 SAVED = ("dataset_dict.json", "state.json")  # what `datasets.save_to_disk` writes
+SPLIT_NAMES = {
+    "train": "train",
+    "test": "test",
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
+}
 Item = Value | Fault
 
 
@@ -188,17 +193,35 @@ def _datasets(folder: Path, columns: _Columns) -> Iterator[Item]:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever is wrong with the folder, the library has its own error for it
         raise Unusable(f"cannot be read as a folder that `datasets` saved ({_line(error)})") from error
-    for split, part in loaded.items() if isinstance(loaded, dict) else [(None, loaded)]:
+    loaded = loaded if isinstance(loaded, dict) else {None: loaded}
+    _check_splits(loaded, folder, columns.renamed["split"])
+    for split, part in loaded.items():
         name = folder.name if split is None else f"{folder.name}/{split}"
+        kept = SPLIT_NAMES.get(str(split))
         part = part.select_columns(columns.needed(part.column_names)).with_format("arrow")
         start = 0
         for table in part.iter(min(CHUNK, 1000)):
             for batch in cast(pa.Table, table).to_batches():
                 for item in _batch(batch, name, start):
-                    if isinstance(item, Value) and split in SPLITS:
-                        item.value.setdefault(columns.renamed["split"], split)
+                    if isinstance(item, Value) and kept is not None:
+                        item.value.setdefault(columns.renamed["split"], kept)
                     yield item
                 start += batch.num_rows
+
+
+def _check_splits(loaded: dict[Any, Any], folder: Path, column: str) -> None:
+    """Names of which we know some only would give the split on some rows only, which nothing can be trained from.
+
+    Raises:
+        InputError: There are such.
+    """
+    bare = [split for split, part in loaded.items() if column not in part.column_names]
+    strange = [split for split in bare if split not in SPLIT_NAMES]
+    if strange and len(strange) < len(bare):
+        raise InputError(
+            f"{folder}: split {strange[0]!r}, expected one of {', '.join(SPLIT_NAMES)}; rename it, or import "
+            "the splits to use by their folders"
+        )
 
 
 def _typed(item: Value, columns: _Columns) -> Item:

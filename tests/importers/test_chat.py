@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swirl.data import check, read
+from swirl.data import check, read, split
 from swirl.importers import Options, import_recording
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -295,3 +295,15 @@ def test_no_good_conversation_is_lost_whatever_is_around_it(good, bad, shift, tm
     assert counts["malformed"] + counts.get("conversations without a call", 0) <= len(bad)
     assert counts["malformed"] >= sum(line.startswith(b"\xff") for line in bad)
     assert check(tmp_path / "out.parquet").problems == ()
+
+
+def test_conversations_that_begin_with_one_system_prompt_can_be_split(tmp_path):
+    logs = [{"messages": [SYSTEM, *conversation()["messages"][2:]]} for _ in range(12)]
+    for number, log in enumerate(logs):
+        log["messages"][2] = {"role": "tool", "tool_call_id": "c1", "content": f"flight {number}"}
+    rows, _ = imported(tmp_path, *logs)
+    assert {row["partial"] for row in rows} == {True} and len({row["state"] for row in rows if not row["step"]}) == 1
+    budget = {"labels": None, "validation_labels": 0, "validation": 0.1, "test": 0.1}
+    counts = split(read(tmp_path / "out.parquet"), tmp_path / "data", **budget, seed=0, data_seed=0)
+    assert (counts["labelled"], counts["validation"], counts["test"]) == (30, 3, 3)
+    assert check(tmp_path / "data").problems == ()

@@ -1,4 +1,5 @@
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -7,6 +8,7 @@ import pytest
 from swirl.data import read
 from swirl.errors import InputError
 from swirl.importers import Options, core, import_recording, parse_labels
+from swirl.progress import Bar
 
 
 def jsonl(path, rows):
@@ -129,3 +131,17 @@ def test_steps_may_come_in_any_order_and_row_groups_are_bounded(tmp_path, monkey
     assert counts == {"transitions": 50, "trajectories": 1, "labels": 0, "malformed": 1}
     assert read(tmp_path / "o.parquet")["step"].to_pylist() == steps
     assert pq.ParquetFile(tmp_path / "o.parquet").num_row_groups > 10
+
+
+def test_the_bar_ends_at_all_of_it(tmp_path, monkeypatch):
+    bars = []
+
+    @contextmanager
+    def bar(*_):
+        bars.append(Bar())
+        yield bars[-1]
+
+    monkeypatch.setattr("swirl.progress.bar", bar)
+    (tmp_path / "a.jsonl").write_text('{"state": "a", "next_state": "b"}\n')
+    import_recording("table", [str(tmp_path / "a.jsonl")], tmp_path / "a.parquet")
+    assert (bars[0].completed, bars[0].fields["transitions"]) == (100, 1)

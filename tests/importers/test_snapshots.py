@@ -126,3 +126,21 @@ def test_odd_names_are_numbers_too(name, tmp_path):
     (tmp_path / "in" / name).write_text("b")
     rows, counts = imported(tmp_path)
     assert [(row["state"], row["next_state"]) for row in rows] == [("a", "b")] and counts["malformed"] == 0
+
+
+def test_what_a_snapshot_shows_is_not_all_there_is(tmp_path):
+    folder(tmp_path / "in", a1__txt="a", a2__txt="b")
+    assert imported(tmp_path)[0][0]["partial"]
+
+
+ATTRIBUTES = [
+    "alt", "aria-label", "aria-expanded", "aria-selected", "aria-checked", "backend_node_id",
+    "checked", "class", "disabled", "for", "href", "id", "name",
+    "placeholder", "role", "selected", "title", "type", "value",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("attribute", sorted({*ATTRIBUTES, *pages.KEPT}))
+def test_what_a_person_or_a_script_acts_by_is_kept_and_nothing_else(attribute):
+    assert pages.lines(f'<div {attribute}="x" onclick="y" style="z">') == f'<div {attribute}="x">'
+    assert attribute in ATTRIBUTES

@@ -77,10 +77,21 @@ def test_csv_and_datasets_folders_give_the_same_rows(tmp_path):
     whole = datasets.Dataset.from_list(ROWS)
     whole.select([*range(7, -1, -1)]).select([*range(7, -1, -1)]).save_to_disk(tmp_path / "one")
     assert imported(tmp_path, tmp_path / "one")[0].equals(table)
-    parts = {"test": whole.select([0, 1]).remove_columns("split"), "spare": whole.select([2]).remove_columns("split")}
-    datasets.DatasetDict(parts).save_to_disk(tmp_path / "parts")
-    found = imported(tmp_path, tmp_path / "parts")[0]
-    assert found["split"].to_pylist() == ["test", "test", None]
+
+
+def test_the_splits_of_a_datasets_folder_are_kept_by_their_names(tmp_path):
+    whole = datasets.Dataset.from_list(ROWS).remove_columns("split")
+
+    def found(name, *splits):
+        parts = {split: whole.select([row]) for row, split in enumerate(splits)}
+        datasets.DatasetDict(parts).save_to_disk(tmp_path / name)
+        return imported(tmp_path, tmp_path / name)[0]["split"].to_pylist()
+
+    assert found("known", "test", "train", "validation") == ["test", "train", "validation"]
+    assert found("other", "valid", "val", "dev", "eval", "train") == ["validation"] * 4 + ["train"]
+    assert found("strange", "spare", "more") == [None, None]
+    with pytest.raises(InputError, match="mixed: split 'spare', expected one of train, test, validation, valid, val, "):
+        found("mixed", "train", "spare", "test")
 
 
 def test_columns_are_found_by_the_names_that_are_given(tmp_path, caplog):
@@ -370,3 +381,29 @@ def test_whole_numbers_may_be_written_as_pandas_does(tmp_path):
     (tmp_path / "x.csv").write_text(text)
     table, counts = imported(tmp_path, tmp_path / "x.csv")
     assert table["step"].to_pylist() == [1, 2] and counts["malformed"] == 2
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_what_spreadsheets_write_is_read(delimiter, encoding, tmp_path):
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    cells = [["state", "action", "next_state"], ["é, a", "go", "ü"], ["b", "", "c"]]
+    lines = [delimiter.join(f'"{cell}"' if "," in cell else cell for cell in row) for row in cells]
+    (tmp_path / "a.csv").write_bytes(mark + "\r\n".join(lines).encode(encoding))
+    table, counts = imported(tmp_path, tmp_path / "a.csv")
+    assert table.select(["state", "action", "next_state"]).to_pylist() == [
+        {"state": "é, a", "action": "go", "next_state": "ü"},
+        {"state": "b", "action": None, "next_state": "c"},
+    ]
+    assert counts["malformed"] == 0
+
+
+def test_other_encodings_are_named_and_never_echoed(tmp_path, caplog):
+    (tmp_path / "a.csv").write_bytes("state,next_state\nà,b\nc,d\n".encode("latin-1"))
+    assert imported(tmp_path, tmp_path / "a.csv")[1]["malformed"] == 1
+    assert "a.csv:2: not valid UTF-8; if it is Latin-1 or Windows-1252, convert it: iconv" in caplog.text
+    for text in ("état,next_state\na,b\n".encode("latin-1"), "state,next_state\na,b\n".encode("utf-16-le") + b"\xff"):
+        (tmp_path / "a.csv").write_bytes(text)
+        with pytest.raises(InputError) as error:
+            imported(tmp_path, tmp_path / "a.csv")
+        str(error.value).encode()
