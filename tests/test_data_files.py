@@ -116,7 +116,7 @@ def test_columns_that_are_not_used_are_named_and_our_own_are_not(tmp_path, caplo
         ([], "a.jsonl: no rows; expected at least one transition"),
         (["", " "], "a.jsonl: no rows"),
         ([ROW, "", {"state": "a"}], "a.jsonl:3: no 'next_state' (keys: state); expected at least state and"),
-        ([ROW, ROW | {"state": 5}], "a.jsonl:2: state is 5, expected text or null"),
+        ([ROW, ROW | {"state": 5}], "a.jsonl:2: state is 5, expected text"),
         ([ROW, ROW | {"state": ""}], "a.jsonl:2: state is empty, expected text"),
         ([ROW, ROW | {"next_state": " \n"}], "a.jsonl:2: next_state is empty, expected text"),
         ([ROW, "", ROW | {"state": None}, ROW], "a.jsonl:3: state is missing; every row needs one"),
@@ -154,6 +154,7 @@ def test_a_bad_line_is_named(tmp_path, rows, message):
     with pytest.raises(InputError) as error:
         read(jsonl(tmp_path / "a.jsonl", *rows))
     assert str(error.value).startswith(message)
+    assert not ("state is" in message and "or null" in str(error.value))  # which it may not be
     assert "\n" not in str(error.value)
 
 

@@ -208,7 +208,8 @@ def checked(row: dict, where: str) -> dict[str, Any]:
             value = int(value)  # pandas writes whole numbers so where some are missing
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             expected = "text" if str in kinds else "true or false" if bool in kinds else "a number"
-            raise InputError(f"{where}: {name} is {json.dumps(value, default=repr)[:60]}, expected {expected} or null")
+            expected += "" if name in REQUIRED else " or null"
+            raise InputError(f"{where}: {name} is {json.dumps(value, default=repr)[:60]}, expected {expected}")
         if isinstance(value, list):
             value = parts_text(value, where, name)
         if name in ("trajectory", "layout"):

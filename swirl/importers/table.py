@@ -1,10 +1,12 @@
 """Rows of states in a file of any layout: Parquet, JSONL, JSON, CSV, or a folder that `datasets` saved.
 
 Columns are found by our names, or by those that `--column` gives. A list of actions between two states is one action,
-joined by ` || `; an empty one is none. An action that a model inferred (`swirl label`) is left out. The splits of a
-`datasets` folder are kept where they are named train, validation (or valid, val, dev, eval) and test.
+joined by ` || `; an empty one is none. An object as a state is one line for each entry, `name value`, with dotted names
+for what is inside others; as an action it is JSON. An action that a model inferred (`swirl label`) is left out. The
+splits of a `datasets` folder are kept where they are named train, validation (or valid, val, dev, eval) and test.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -102,7 +104,15 @@ class _Columns:
             if item.value[self.renamed[name]] is None:
                 return Fault(item.where, f"{name} is empty, expected text")
         found = {ours: item.value[theirs] for ours, theirs in self.renamed.items() if theirs in item.value}
+        for name in REQUIRED:
+            if isinstance(found[name], dict):
+                found[name] = "\n".join(sorted(_entries(found[name])))
+            elif isinstance(found[name], list) and not all(isinstance(part, dict) for part in found[name]):
+                what = "is a list, expected text or an object; join it to text, or give its entries names"
+                return Fault(item.where, f"{name} {what}")
         actions = found.get("action")
+        if isinstance(actions, dict):
+            found["action"] = _json(actions)
         if isinstance(actions, list) and all(isinstance(action, str) for action in actions):
             found["action"] = TOGETHER.join(action for action in actions if action.strip())
         try:
@@ -129,6 +139,20 @@ class _Columns:
                 raise InputError(_unknown(ours, theirs, list(self._found)))
         if names := sorted(self._found.keys() - set(self.renamed.values()) - set(OURS)):
             logger.warning("left out %d columns that are not used: %s", len(names), ", ".join(names))
+
+
+def _entries(value: dict[str, Any], inside: str = "") -> Iterator[str]:
+    """A line for each entry, dotted names where objects are nested; text stays as it is if it is one line."""
+    for key, entry in value.items():
+        name = f"{inside}{key}"
+        if isinstance(entry, dict) and entry:
+            yield from _entries(entry, f"{name}.")
+        else:
+            yield f"{name} {entry if isinstance(entry, str) and entry.splitlines() == [entry] else _json(entry)}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
 
 
 def _unknown(ours: str, theirs: str, names: list[str]) -> str:

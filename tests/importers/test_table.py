@@ -407,3 +407,26 @@ def test_other_encodings_are_named_and_never_echoed(tmp_path, caplog):
         with pytest.raises(InputError) as error:
             imported(tmp_path, tmp_path / "a.csv")
         str(error.value).encode()
+
+
+def test_objects_are_lines_as_states_and_json_as_actions(tmp_path):
+    state = {
+        "room": "hall",
+        "door": {"open": True, "key": {"no": 3}, "of": {}},
+        "bag": ["a b", 1],
+        "note": "x\ny",
+        "who": None,
+    }
+    rows = [{"state": state, "action": {"op": "go", "by": [1, 2]}, "next_state": {**state, "room": "é"}}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]))
+    (row,) = imported(tmp_path, tmp_path / "a.jsonl")[0].to_pylist()
+    lines = ['bag ["a b",1]', "door.key.no 3", "door.of {}", "door.open true", 'note "x\\ny"', "room hall", "who null"]
+    assert row["state"].splitlines() == lines
+    assert row["next_state"] == row["state"].replace("hall", "é")
+    assert row["action"] == '{"by":[1,2],"op":"go"}'
+
+
+def test_a_list_as_a_state_is_refused_with_a_way_out(tmp_path, caplog):
+    (tmp_path / "a.jsonl").write_text(json.dumps(GOOD | {"state": [1, 2]}) + "\n" + json.dumps(GOOD))
+    assert imported(tmp_path, tmp_path / "a.jsonl")[1]["malformed"] == 1
+    assert "a.jsonl:1: state is a list, expected text or an object; join it to text, or give its" in caplog.text
