@@ -168,7 +168,7 @@ def _add_data_commands(commands: Any) -> None:
         help="mask keys and tokens (default: for chat and toolbench)",
     )
 
-    sub = _command(commands, "check", "Describe a recording or a run's data; exit 2 where training would refuse it.")
+    sub = _command(commands, "check", "Describe a recording or a run's data; exit 2 where a split leaks.")
     sub.add_argument("path", help="a recording (Parquet, JSONL), a run folder, or a folder that holds a split")
     sub.add_argument("--tokenizer", help="model whose tokenizer measures lengths")
     sub.add_argument("--context", type=int, help="context window, tokens; with --tokenizer")

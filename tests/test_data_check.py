@@ -44,14 +44,18 @@ def test_the_counts_of_a_small_recording(tmp_path):
         "change": Lengths(6, 24, 24),
     }
     assert (report.tokens, report.context, report.too_long, report.parts, report.overlaps) == ({}, None, 0, {}, {})
-    assert report.problems[0].startswith("`swirl train` would refuse this: 1 layouts with actions, expected at least 3")
+    assert report.problems == ()
+    assert report.notes[0].startswith("`swirl train` would refuse this: 1 layouts with actions, expected at least 3")
 
 
-def test_a_recording_that_training_would_refuse_is_a_problem(tmp_path):
+def test_a_recording_whose_default_split_leaks_is_a_problem_and_one_too_small_to_split_is_noted(tmp_path):
     path = tmp_path / "a.parquet"
-    assert check(recording(path, *world(lambda t: f"place {t}"))).problems == ()
-    [problem] = check(recording(path, *world(lambda t: f"place {t % 2}"))).problems
-    assert problem.startswith("`swirl train` would refuse this: 2 layouts with actions, expected at least 3")
+    good = check(recording(path, *world(lambda t: f"place {t}")))
+    assert (good.problems, good.notes) == ((), ())
+    small = check(recording(path, *world(lambda t: f"place {t % 2}")))
+    assert small.problems == ()
+    [note] = small.notes
+    assert note.startswith("`swirl train` would refuse this: 2 layouts with actions, expected at least 3")
     # every trajectory starts elsewhere and goes through the same corridor: whichever is the test, its 4 states leak
     corridor = [
         (t, s, f"start {t}" if s == 0 else state, a, after) for t, s, state, a, after in world(lambda t: "hall")
@@ -172,8 +176,8 @@ def test_in_a_partially_observed_world_shared_states_are_reported_and_shared_tra
     pq.write_table(pa.Table.from_pylist(values), source)
     report = check(source)
     assert report.overlaps["test"] == Overlap(3, 1, 4, 1)
-    [problem] = report.problems
-    assert problem.startswith("`swirl train` would refuse this: all 1 validation transitions occur in training")
+    [note] = report.notes
+    assert note.startswith("`swirl train` would refuse this: all 1 validation transitions occur in training")
     assert "partial           yes: shared states are no leak here, shared transitions are" in report.lines()
     values[2] |= {"next_state": "another"}  # something of validation has to be left
     pq.write_table(pa.Table.from_pylist(values), source)
@@ -235,8 +239,8 @@ def test_unlabelled_recordings_have_no_lengths_of_actions(tmp_path):
 
 
 def test_the_report_prints_what_it_found(tmp_path):
-    *lines, problem = check(recording(tmp_path / "a.parquet", *SMALL), tokenizer=len, context=8).lines()
-    assert problem.startswith("PROBLEM           `swirl train` would refuse this: 1 layouts with actions")
+    *lines, note = check(recording(tmp_path / "a.parquet", *SMALL), tokenizer=len, context=8).lines()
+    assert note.startswith("note              `swirl train` would refuse this: 1 layouts with actions")
     assert lines == [
         "transitions       6 in 2 trajectories",
         "layouts           2",

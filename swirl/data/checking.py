@@ -3,9 +3,8 @@
 A split fails where a test state occurs in training, as a state or as a next state, or a `state_only.parquet` that
 has actions: then no number measured on the test means anything. In a partially observed world states look alike that
 are not: there the failure is a validation or test *transition*, as state and next state, that occurs in training.
-`split` leaves these out, so a recording may have some, and the folder that it writes must not. A recording fails where
-`swirl train` would refuse it: its own split is tried, or the one that a recipe makes by default. Everything else is for
-the reader to judge.
+`split` leaves these out, so a recording may have some, and the folder that it writes must not. Where a recording has no
+split, the one that a recipe makes by default is tried. Everything else is for the reader to judge.
 """
 
 from collections.abc import Callable
@@ -56,6 +55,7 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
     written = _changes(table)
     tokens, too_long = _token_lengths(table, written, tokenizer, context)
     names = [f"{name}:{row}" for name, rows in tables.items() for row in range(1, rows.num_rows + 1)]
+    problems, notes = ([], []) if path.is_dir() else _by_training(table, state, next_state)
     return Report(
         rows=table.num_rows,
         trajectories=pc.count_distinct(table["trajectory"]).as_py(),
@@ -84,8 +84,9 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
         problems=(
             *_hidden_columns(path),
             *(_shared_transitions(path, overlaps) if partial else _shared_states(overlaps)),
-            *(() if path.is_dir() else _refusals(table, state, next_state)),
+            *problems,
         ),
+        notes=tuple(notes),
     )
 
 
@@ -132,22 +133,26 @@ def _overlaps(state: np.ndarray, next_state: np.ndarray, part: np.ndarray | None
 def _number_of_layouts(table: pa.Table) -> int:
     try:
         return len(np.unique(layouts(table)))
-    except InputError:  # which `_refusals` tells
+    except InputError:  # which `_by_training` tells
         return 0
 
 
-def _refusals(table: pa.Table, state: np.ndarray, next_state: np.ndarray) -> list[str]:
-    """Why `swirl train` would not take a recording, by its own split or by the default one."""
+def _by_training(table: pa.Table, state: np.ndarray, next_state: np.ndarray) -> tuple[list[str], list[str]]:
+    """What `swirl train` would say of a recording, by its own split or by the default one: problems, and notes.
+
+    That it is too small, or of too few layouts, to train on is a note: it may be meant for `swirl eval`.
+    """
     spec = Data()
     try:
         chosen = parted(table, validation=spec.validation, test=spec.test, data_seed=spec.seed).chosen
     except InputError as error:
-        return [f"`swirl train` would refuse this: {error}"]
+        told = [f"`swirl train` would refuse this: {error}"]
+        return (told, []) if 0 < table["split"].null_count < table.num_rows else ([], told)
     if is_partial(table) or not table["split"].null_count:
-        return []
+        return [], []
     part = np.select([chosen[name] for name in PARTS], PARTS, "left out")
     shared = _shared_states(_overlaps(state, next_state, part))
-    return [f"`swirl train` would refuse this by its default split: {reason}" for reason in shared]
+    return [f"`swirl train` would refuse this by its default split: {reason}" for reason in shared], []
 
 
 def _shared_states(overlaps: dict[str, Overlap]) -> list[str]:

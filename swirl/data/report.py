@@ -58,6 +58,7 @@ class Report:
         parts: Rows of each part; empty for a recording that is not split.
         overlaps: For "test" and "validation", what of it occurs in training.
         problems: Reasons not to use the data; empty if all is well.
+        notes: Why `swirl train` would not take it as it is, though nothing is wrong with it.
     """
 
     rows: int
@@ -80,6 +81,7 @@ class Report:
     parts: dict[str, int]
     overlaps: dict[str, Overlap]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """The report as lines to print."""
@@ -110,6 +112,7 @@ class Report:
             )
         lines.append(f"actions           {self.distinct_actions:,}")
         lines += [f"  {number:>9,}  {_cut(repr(action))}" for action, number in self.actions]
+        lines += [f"note              {note}" for note in self.notes]
         return lines + [f"PROBLEM           {problem}" for problem in self.problems]
 
 
