@@ -89,10 +89,11 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         InputError: Nothing is kept that could be compared, or a kept file cannot be read.
     """
     rates = _rates(plan, place)
-    files, rows = _kept(_cells(plan, rates), place), []
+    files, rows, rewards = _kept(_cells(plan, rates), place), [], []
     for at, found in files.items():
         if plan.reference() in found:
             rows += [{**row, "at": at} for row in summary.summarise(found, plan.reference())]
+            rewards += [{**row, "at": at} for row in summary.rewarded(found)]
     if not rows:
         raise InputError(f"{place.files} has no run of {plan.reference()}, with which the others are compared")
     results = {
@@ -103,6 +104,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": plan.vary[0] if plan.vary else None,
         "rows": rows,
+        "rewards": rewards,
     }
     out.mkdir(parents=True, exist_ok=True)
     durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")

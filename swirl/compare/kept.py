@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -90,6 +91,7 @@ def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "points": points,
         "counts": counts,
+        "rewards": _rewards(folder),
         "rows": [row for row in results["rows"] if row["split"] == "test"],
         "alarms": results["alarms"],
         "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
@@ -107,16 +109,33 @@ def _predictions(folder: Path) -> dict[tuple[str, Role], dict[int, str]]:
     return wrote
 
 
+def _logged(folder: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every phase of a run as the ledger has it, and the lines of its log."""
+    for phase in json.loads((folder / "ledger.json").read_text())["phases"]:
+        log = folder / phase["folder"] / "log.jsonl"
+        yield phase, [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+
 def _cost(folder: Path) -> dict[str, dict[str, float]]:
     """CPU seconds, and tokens in optimiser steps, that a run had spent after each phase."""
     spent, seconds, tokens = {}, 0.0, 0.0
-    for phase in json.loads((folder / "ledger.json").read_text())["phases"]:
-        log = folder / phase["folder"] / "log.jsonl"
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    for phase, lines in _logged(folder):
         seconds += phase["seconds_cpu"]
         tokens += max((line.get("num_tokens", 0.0) for line in lines), default=0.0)
         spent[phase["name"]] = {"cpu_seconds": round(seconds, 1), "tokens": tokens}
     return spent
+
+
+def _rewards(folder: Path) -> dict[str, dict[str, float]]:
+    """The mean reward in the first and in the last tenth of each phase that had one."""
+    found = {}
+    for phase, lines in _logged(folder):
+        rewards = [line["reward"] for line in lines if line.get("reward") is not None]
+        if rewards:
+            tenth = max(1, len(rewards) // 10)
+            ends = {"first": rewards[:tenth], "last": rewards[-tenth:]}
+            found[phase["name"]] = {name: round(float(np.mean(part)), 4) for name, part in ends.items()}
+    return found
 
 
 def _by_trajectory(

@@ -1,6 +1,7 @@
 """`results.json` of a comparison and its tables, which are made from it alone."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,32 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
     return rows
 
 
+def rewarded(cells: reading.Cells) -> Rows:
+    """Reward and held-out quality side by side: what phases with a reward made of both, means over seeds.
+
+    Returns:
+        Rows {"method", "phase", "role", "seeds", "first", "last", "before", "after"}: the reward in the first and in
+        the last tenth of the phase, and the role's headline on the test part before and after it.
+    """
+    found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+    for method, by_seed in cells.items():
+        for cell in by_seed.values():
+            for role in ROLES:
+                counts = np.sum(cell["counts"].get(role, {}).get(HEADLINE[role], 0))
+                points = [p for p in cell["points"] if p["role"] == role and p["phase"] not in BASELINES]
+                for was, now in pairwise(points):
+                    ends = cell["rewards"].get(now["phase"])
+                    if ends and counts:
+                        values = [sum(point["sums"][HEADLINE[role]]) / counts for point in (was, now)]
+                        row = {**ends, "before": values[0], "after": values[1]}
+                        found.setdefault((method, now["phase"], role), []).append(row)
+    return [
+        {"method": method, "phase": phase, "role": role, "seeds": len(rows)}
+        | {name: float(np.mean([row[name] for row in rows])) for name in ("first", "last", "before", "after")}
+        for (method, phase, role), rows in found.items()
+    ]
+
+
 COSTS = {"cpu_seconds": "CPU s", "tokens": "tokens"}
 HEADS = {"cpu_seconds": "At equal CPU seconds", "tokens": "At equal tokens of training"}
 
@@ -97,7 +124,15 @@ def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Every table by its title: methods at the reference's CPU seconds and at its tokens, or by what was varied."""
     if results["vary"]:
         return {f"By {results['vary']}: {lines[0][0]}": lines for lines in varied(results)}
-    return {HEADS[unit]: table(results, unit) for unit in UNITS}
+    return {HEADS[unit]: table(results, unit) for unit in UNITS} | _rewards(results["rewards"])
+
+
+def _rewards(rows: Rows) -> dict[str, list[list[str]]]:
+    lines = [["method", "phase", "seeds", "reward, first tenth", "last tenth", "headline, before", "after"]]
+    for row in rows:
+        values = [f"{row[name]:.3f}" for name in ("first", "last", "before", "after")]
+        lines.append([f"`{row['method']}`", row["phase"], str(row["seeds"]), *values])
+    return {"Reward beside held-out quality, by phase": lines} if rows else {}
 
 
 def show(results: dict[str, Any], out: Path) -> None:

@@ -24,6 +24,7 @@ def cell(*later, warm=(0, 1)):
     return {
         "points": [*points, inverse, *later],
         "counts": {role: COUNTS for role in ("forward", "inverse")},
+        "rewards": {"swirl1-forward-grpo": {"first": -0.5, "last": -0.25}},
         "rows": [
             {"role": "inverse", "phase": "warmup", "metric": "action_unique_share", "value": 0.25},
         ],
@@ -58,6 +59,7 @@ def results(cells):
         "tuning_seed": 1000,
         "vary": None,
         "rows": rows,
+        "rewards": summary.rewarded(cells),
     }
 
 
@@ -87,6 +89,19 @@ def test_values_differences_gaps_and_costs(results):
     }
     assert found == pytest.approx(expected)
     assert figures(results, "tokens")["swirl", "cost"] == 500
+
+
+def test_a_reward_stands_beside_what_it_brought(cells, results):
+    cells["swirl"][1]["rewards"]["swirl1-forward-grpo"] = {"first": -0.7, "last": -0.65}
+    (row,) = summary.rewarded(cells)
+    found = {
+        name: pytest.approx(value)
+        for name, value in {"first": -0.6, "last": -0.45, "before": 0.2, "after": 0.4}.items()
+    }
+    assert row == {"method": "swirl", "phase": "swirl1-forward-grpo", "role": "forward", "seeds": 2, **found}
+    lines = summary.tables(results)["Reward beside held-out quality, by phase"]
+    assert lines[1] == ["`swirl`", "swirl1-forward-grpo", "2", "-0.500", "-0.250", "0.200", "0.400"]
+    assert len(summary.tables({**results, "rewards": []})) == 2
 
 
 def test_an_oracle_that_gains_nothing_bounds_nothing(cells, results):
