@@ -24,7 +24,6 @@ from swirl.compare.cells import Cell, Place
 from swirl.compare.variants import UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
 from swirl.errors import InputError
-from swirl.metrics import HEADLINE
 from swirl.recipe import with_value
 from swirl.types import Role
 
@@ -145,13 +144,13 @@ def _rates(plan: Plan, place: Place) -> dict[str, float]:
 
 
 def _held_out(cell: dict[str, Any]) -> tuple[float, float]:
-    """The headline metrics of both roles together at the end of a run; where those tie, the facts' F1."""
+    """The scores of both roles together at the end of a run; where those tie, the facts' F1."""
 
     def last(role: Role, metric: str) -> float:
         found = reading.curve(cell, role, metric, "cpu_seconds")
         return float(found.values()[-1]) if found else 0.0
 
-    return sum(last(role, metric) for role, metric in HEADLINE.items()), last("forward", "changed_facts_f1")
+    return sum(last(role, metric) for role, metric in reading.SCORE.items()), last("forward", "changed_facts_f1")
 
 
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:

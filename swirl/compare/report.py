@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swirl.compare import reading, summary
-from swirl.metrics import HEADLINE
+from swirl.compare.reading import SCORE
 from swirl.types import ROLES
 
 if TYPE_CHECKING:
@@ -93,20 +93,20 @@ def _svg(figure: "Figure") -> str:
 
 
 def _curves(cells: reading.Cells) -> "Figure":
-    """The headline of each role over CPU seconds: mean over seeds."""
+    """The score of each role over CPU seconds: mean over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for ax, role in zip(figure.subplots(1, 2), ROLES, strict=True):
         for i, (method, by_seed) in enumerate(reading.entries(cells).items()):
-            curves = [reading.curve(cell, role, HEADLINE[role], "cpu_seconds") for cell in by_seed.values()]
+            curves = [reading.curve(cell, role, SCORE[role], "cpu_seconds") for cell in by_seed.values()]
             curves = [one for one in curves if one]
             if not curves:
                 continue
             grid = np.linspace(min(c.cost[0] for c in curves), max(c.cost[-1] for c in curves), 200)
             mean = np.mean([np.interp(grid, c.cost, c.values()) for c in curves], axis=0)
             ax.plot(grid, mean, "o-" if len(set(grid)) == 1 else "-", label=method, color=COLOURS[i % len(COLOURS)])
-        ax.set(xlabel="CPU seconds", ylabel=summary.TITLES[HEADLINE[role]], title=f"{role} model")
+        ax.set(xlabel="CPU seconds", ylabel=summary.TITLES[SCORE[role]], title=f"{role} model")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
     return figure

@@ -10,17 +10,18 @@ import numpy as np
 from swirl import progress
 from swirl.compare import reading
 from swirl.compare.kept import BASELINES
+from swirl.compare.reading import NET, SCORE
 from swirl.compare.variants import UNLIMITED
-from swirl.metrics import HEADLINE
 from swirl.types import ROLES, Role
 
 UNITS = ("cpu_seconds", "tokens")
 METRICS: dict[Role, tuple[str, ...]] = {
-    "forward": (HEADLINE["forward"], "changed_facts_f1", "false_change_rate", "rouge_l", "bert_score"),
-    "inverse": (HEADLINE["inverse"],),
+    "forward": (NET, "exact_match_changed", "false_change_rate", "changed_facts_f1", "rouge_l", "bert_score"),
+    "inverse": ("action_exact_match_changed",),
 }
 TITLES = {
-    "exact_match_changed": "next state, exact",
+    NET: "next state, net",
+    "exact_match_changed": "exact on changed",
     "changed_facts_f1": "changed facts F1",
     "false_change_rate": "false changes",
     "rouge_l": "ROUGE-L",
@@ -47,11 +48,11 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
     for role, metrics in METRICS.items():
         for metric in metrics:
             first = next(iter(cells[reference].values()))
-            counts = np.array(first["counts"][role].get(metric, []))
-            for unit in UNITS if counts.sum() else ():
+            counts = reading.counts(first, role, metric)
+            for unit in UNITS if len(counts) else ():
                 found = reading.readings(cells, reference, role, metric, unit)
                 common = {"role": role, "metric": metric, "unit": unit}
-                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric == HEADLINE[role])]
+                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric == SCORE[role])]
     return rows
 
 
@@ -73,7 +74,7 @@ def _costs(cells: reading.Cells, reference: str) -> Rows:
     return rows
 
 
-def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, headline: bool) -> Rows:
+def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, score: bool) -> Rows:
     rows: Rows = []
 
     def add(method: str, statistic: str, estimate: reading.Estimate | None) -> None:
@@ -84,7 +85,7 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
         add(method, "value", reading.estimate(lambda mean: mean, [sums], counts))
         if method not in (reference, *BASELINES):
             add(method, "difference", reading.estimate(reading.difference, [sums, found[reference]], counts))
-        if headline and "oracle" in found and method not in ("warmup", "oracle", *BASELINES):
+        if score and "oracle" in found and method not in ("warmup", "oracle", *BASELINES):
             bounds = [sums, found["warmup"], found["oracle"]]
             add(method, "gap_closed", reading.estimate(reading.gap_closed, bounds, counts))
     return rows
@@ -95,20 +96,18 @@ def rewarded(cells: reading.Cells) -> Rows:
 
     Returns:
         Rows {"method", "phase", "role", "seeds", "first", "last", "before", "after"}: the reward in the first and in
-        the last tenth of the phase, and the role's headline on the test part before and after it.
+        the last tenth of the phase, and the role's score on the test part before and after it.
     """
     found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     for method, by_seed in cells.items():
         for cell in by_seed.values():
             for role in ROLES:
-                counts = np.sum(cell["counts"].get(role, {}).get(HEADLINE[role], 0))
-                points = [p for p in cell["points"] if p["role"] == role and p["phase"] not in BASELINES]
-                for was, now in pairwise(points):
-                    ends = cell["rewards"].get(now["phase"])
-                    if ends and counts:
-                        values = [sum(point["sums"][HEADLINE[role]]) / counts for point in (was, now)]
-                        row = {**ends, "before": values[0], "after": values[1]}
-                        found.setdefault((method, now["phase"], role), []).append(row)
+                curve = reading.curve(cell, role, SCORE[role], "cpu_seconds")
+                phases = [p["phase"] for p in cell["points"] if p["role"] == role and "cpu_seconds" in p]
+                for phase, (before, after) in zip(phases[1:], pairwise(curve.values() if curve else ()), strict=True):
+                    if phase in cell["rewards"]:
+                        row = {**cell["rewards"][phase], "before": before, "after": after}
+                        found.setdefault((method, phase, role), []).append(row)
     return [
         {"method": method, "phase": phase, "role": role, "seeds": len(rows)}
         | {name: float(np.mean([row[name] for row in rows])) for name in ("first", "last", "before", "after")}
@@ -128,7 +127,7 @@ def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def _rewards(rows: Rows) -> dict[str, list[list[str]]]:
-    lines = [["method", "phase", "seeds", "reward, first tenth", "last tenth", "headline, before", "after"]]
+    lines = [["method", "phase", "seeds", "reward, first tenth", "last tenth", "score, before", "after"]]
     for row in rows:
         values = [f"{row[name]:.3f}" for name in ("first", "last", "before", "after")]
         lines.append([f"`{row['method']}`", row["phase"], str(row["seeds"]), *values])
@@ -159,7 +158,7 @@ def table(results: dict[str, Any], unit: str) -> list[list[str]]:
         if any(key[1:3] == (role, metric) for key in cells)
     ]
     for statistic, title in (("gap_closed", "gap closed"), ("difference", f"against `{results['reference']}`")):
-        columns += [(role, HEADLINE[role], statistic, f"{role}: {title}") for role in ROLES]
+        columns += [(role, SCORE[role], statistic, f"{role}: {title}") for role in ROLES]
     columns = [c for c in columns if any((method, *c[:3]) in cells for method in known)]
     lines = [["method", "seeds", "learning rate", COSTS[unit], *(title for *_, title in columns)]]
     for method in _in_order(known, results["methods"]):
@@ -190,17 +189,17 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 
 def varied(results: dict[str, Any]) -> list[list[list[str]]]:
-    """The headline of every method at every value of what was varied, a table per role."""
+    """The score of every method at every value of what was varied, a table per role."""
     parts = []
     for role in ROLES:
-        rows = [r for r in results["rows"] if r["role"] == role and r["metric"] == HEADLINE[role]]
+        rows = [r for r in results["rows"] if r["role"] == role and r["metric"] == SCORE[role]]
         rows = [r for r in rows if r["unit"] == "cpu_seconds" and r["statistic"] == "value"]
         if not rows:
             continue
         values = list(dict.fromkeys(row["at"] for row in rows))
         cells = {(row["method"], row["at"]): row for row in rows}
         methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
-        lines = [[f"{TITLES[HEADLINE[role]]}, by `{results['vary']}`", *map(str, values)]]
+        lines = [[f"{TITLES[SCORE[role]]}, by `{results['vary']}`", *map(str, values)]]
         lines += [[f"`{method}`", *(_cell(cells.get((method, value))) for value in values)] for method in methods]
         parts.append(lines)
     return parts
