@@ -115,6 +115,15 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
 def _check(plan: Plan) -> None:
     if not (plan.methods or own(plan.recipe)):
         raise InputError("--methods names none, and the recipe has none after its warm-up; name some")
+    if plan.reference() in UNTUNED:
+        raise InputError(
+            f"nothing can be compared with {plan.reference()}; name a method that trains as the last of --methods, or "
+            "give a recipe that has one after its warm-up"
+        )
+    if plan.recipe.warmup.steps == 0:
+        raise InputError("warmup.steps = 0: methods are compared from a warm-up; give it some steps")
+    if plan.rates and plan.vary and plan.vary[0].endswith("learning_rate"):
+        raise InputError(f"--vary {plan.vary[0]} with --learning-rates: give one of the two")
     if plan.rates and plan.tuning_seed in plan.seeds:
         raise InputError(f"--tuning-seed {plan.tuning_seed} is one of the table's --seeds; give another")
     for name in plan.names():
@@ -137,8 +146,8 @@ def _rates(plan: Plan, place: Place) -> dict[str, float]:
     """The learning rate of each method that is best on the tuning seed."""
     score: dict[str, dict[float, tuple[float, float]]] = {}
     for (name, rate), cell in _tuning(plan).items():
-        path = kept.path_of(place.files, cell)
-        if path.is_file():
+        if kept.is_kept(place.files, cell):
+            path = kept.path_of(place.files, cell)
             score.setdefault(name, {})[rate] = _held_out(kept.read(path))
     return {name: max(found, key=found.__getitem__) for name, found in score.items()}
 
@@ -172,7 +181,7 @@ def _kept(cells: Sequence[tuple[Cell, str]], place: Place) -> dict[str, reading.
     """What the table's runs left, by the value of what varies, method and seed."""
     files: dict[str, reading.Cells] = {}
     for cell, at in cells:
-        path = kept.path_of(place.files, cell)
-        if path.is_file():
+        if kept.is_kept(place.files, cell):
+            path = kept.path_of(place.files, cell)
             files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = kept.read(path)
     return files

@@ -47,7 +47,7 @@ def is_kept(files: Path, cell: "Cell") -> bool:
     path = path_of(files, cell)
     if not path.is_file():
         return False
-    was = parse_recipe(read(path)["recipe"])  # keys that are newer than the file have their defaults
+    was = parse_recipe(read(path).get("recipe", {}))  # keys that are newer than the file have their defaults
     differ = [field.name for field in fields(was) if getattr(was, field.name) != getattr(cell.recipe, field.name)]
     if differ:
         raise InputError(
@@ -117,10 +117,14 @@ def _logged(folder: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]
 
 
 def _cost(folder: Path) -> dict[str, dict[str, float]]:
-    """CPU seconds, and tokens in optimiser steps, that a run had spent after each phase."""
+    """CPU seconds, and tokens in optimiser steps, that a run had spent after each phase; data cost no method anything.
+
+    A phase's own seconds are those of the attempt that finished it; where it had been interrupted its log has them all.
+    """
     spent, seconds, tokens = {}, 0.0, 0.0
     for phase, lines in _logged(folder):
-        seconds += phase["seconds_cpu"]
+        if phase["name"] != "data":
+            seconds += max(phase["seconds_cpu"], *(line.get("cpu_seconds", 0.0) for line in lines), 0.0)
         tokens += max((line.get("num_tokens", 0.0) for line in lines), default=0.0)
         spent[phase["name"]] = {"cpu_seconds": round(seconds, 1), "tokens": tokens}
     return spent

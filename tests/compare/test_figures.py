@@ -1,6 +1,8 @@
 """The figures, tables and report of a comparison, from kept files with known numbers."""
 
 import json
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from test_reading import point
 
 from swirl.compare import comparison, report, summary
 from swirl.compare.cells import Place
-from swirl.config import Recipe
+from swirl.config import Recipe, Warmup
 from swirl.errors import InputError
 from swirl.recipe import load_recipe
 
@@ -119,7 +121,8 @@ def test_the_table_names_what_was_compared_in_order(results):
     head, swirl = lines[0], lines[3]
     told = dict(zip(head, swirl, strict=True))
     assert told["seeds"] == "2" and told["learning rate"] == "1e-05" and told["CPU s"] == "50"
-    assert told["next state, exact"].startswith("0.267 [")
+    assert told["next state, net"] == told["exact on changed"]  # nothing stands still there
+    assert told["next state, net"].startswith("0.267 [")
     assert told["forward: against `verified`"].startswith("-0.533 [-")
     assert told["action, exact"].startswith("0.500 [")
     assert dict(zip(head, lines[4], strict=True))["forward: against `verified`"] == ""
@@ -130,7 +133,7 @@ def test_what_varies_becomes_columns(cells, results):
     at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
     results |= {"vary": "data.labels", "rows": at}
     [forward, inverse] = summary.tables(results).values()
-    assert forward[0] == ["next state, exact, by `data.labels`", "100", "200"]
+    assert forward[0] == ["next state, net, by `data.labels`", "100", "200"]
     assert [line[0] for line in forward[1:]][-1] == "`oracle`"
     assert forward[2][1].startswith("0.200 [") and inverse[0][0].startswith("action, exact")
 
@@ -154,18 +157,30 @@ def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cell
 )
 def test_the_learning_rate_is_that_which_ends_best_on_the_tuning_seed(tmp_path, right, chosen):
     rates = (1e-4, 1e-3, 1e-2)
-    for rate, sums in zip(rates, right, strict=True):
-        found = cell(point("bootstrap1-forward-sft", "forward", 40, [2, 3]), point("b2", "forward", 60, sums))
-        (tmp_path / f"tune-bootstrap-{rate:g}.json").write_text(json.dumps(found))
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
     plan = comparison.Plan(recipe, ["bootstrap", "oracle"], [0], rates)
+    for (method, rate), asked in comparison._tuning(plan).items():
+        if method == "bootstrap":
+            sums = right[rates.index(rate)]
+            found = cell(point("bootstrap1-forward-sft", "forward", 40, [2, 3]), point("b2", "forward", 60, sums))
+            kept = {**found, "recipe": tomllib.loads(asked.recipe.toml())}
+            (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
     assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == {"bootstrap": chosen}
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path):
     recipe = Recipe(methods=("pretrain", "warmup"))
-    with pytest.raises(InputError, match="--methods names none, and the recipe has none after its warm-up"):
-        comparison.run(comparison.Plan(recipe, [], [0]), Place(tmp_path, tmp_path, tmp_path), 1)
+    for plan, message in (
+        (comparison.Plan(recipe, [], [0]), "--methods names none, and the recipe has none after its warm-up"),
+        (comparison.Plan(recipe, ["swirl", "oracle"], [0]), "nothing can be compared with oracle; name a method that"),
+        (comparison.Plan(replace(recipe, warmup=Warmup(steps=0)), ["swirl"], [0]), "are compared from a warm-up"),
+        (
+            comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary=("swirl.learning_rate", [1e-4])),
+            "--vary swirl.learning_rate with --learning-rates: give one of the two",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            comparison.run(plan, Place(tmp_path, tmp_path, tmp_path), 1)
 
 
 @pytest.mark.parametrize(
