@@ -20,7 +20,14 @@ def test_the_recipes_own_method_is_the_recipe_itself_tested_after_every_phase():
     assert replace(changed, evaluation=RECIPE.evaluation, inferred=RECIPE.inferred, swirl=RECIPE.swirl) == RECIPE
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "sft-merge", "rlvr", "random-label", "shuffled-reward"])
+@pytest.mark.parametrize("name", ["rlvr", "rwml", "inverse-reward", "shuffled-reward"])
+def test_other_rewards_have_what_the_published_method_has(name):
+    changed = variant(RECIPE, name)
+    assert (changed.methods[-1], changed.swirl) == (name, variant(RECIPE, "swirl").swirl)
+    assert changed.swirl.select == "last"
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "sft-merge", "random-label"])
 def test_a_method_follows_the_warm_up_with_the_recipes_settings(name):
     changed, section = variant(RECIPE, name), METHODS[name]
     assert changed.methods == ("pretrain", "warmup", name)
