@@ -59,7 +59,11 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
 def _costs(cells: reading.Cells, reference: str) -> Rows:
     rows: Rows = []
     for unit in UNITS:
+        warm = [reading.warmed(cell, unit) for cell in cells[reference].values()]
+        rows.append(_cost("warmup", unit, warm))
         for method, by_seed in cells.items():
+            if method == "warmup":
+                continue
             spent = [
                 reading.spent(cell, unit)
                 if method in UNLIMITED
@@ -67,11 +71,13 @@ def _costs(cells: reading.Cells, reference: str) -> Rows:
                 for seed, cell in by_seed.items()
                 if seed in cells[reference]
             ]
-            facts = {"value": float(np.mean(spent)), "low": None, "high": None, "seeds": len(spent)}
-            rows.append(
-                {"role": "both", "metric": "cost", "unit": unit, "method": method, "statistic": "cost", **facts}
-            )
+            rows.append(_cost(method, unit, spent))
     return rows
+
+
+def _cost(method: str, unit: str, spent: Sequence[float]) -> dict[str, Any]:
+    facts = {"value": float(np.mean(spent)), "low": None, "high": None, "seeds": len(spent)}
+    return {"role": "both", "metric": "cost", "unit": unit, "method": method, "statistic": "cost", **facts}
 
 
 def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, score: bool) -> Rows:
@@ -141,9 +147,21 @@ def show(results: dict[str, Any], out: Path) -> None:
     print(f"report {out}/report.html\nresults {out}/results.json")
 
 
+def told(results: dict[str, Any]) -> str:
+    """What the tables are of, in a few sentences."""
+    seeds, tuned = ", ".join(map(str, results["seeds"])), results["tuning_seed"]
+    rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
+    return (
+        f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, "
+        "`oracle` at its end. In brackets: 95 % intervals by bootstrap over seeds and test trajectories; differences "
+        "are paired. *Net*: the exact matches where something changed less the false changes where nothing did, shares."
+    )
+
+
 def text(results: dict[str, Any]) -> str:
     """The tables in Markdown."""
-    return "\n".join(f"{title}:\n\n{markdown(lines)}" for title, lines in tables(results).items())
+    parts = [f"{title}:\n\n{markdown(lines)}" for title, lines in tables(results).items()]
+    return "\n".join([f"{told(results)}\n", *parts])
 
 
 def table(results: dict[str, Any], unit: str) -> list[list[str]]:
@@ -163,11 +181,11 @@ def table(results: dict[str, Any], unit: str) -> list[list[str]]:
     lines = [["method", "seeds", "learning rate", COSTS[unit], *(title for *_, title in columns)]]
     for method in _in_order(known, results["methods"]):
         mine = [cells.get((method, *column[:3])) for column in columns]
-        seeds = max(row["seeds"] for row in mine if row)
+        seeds = max(row["seeds"] for row in rows if row["method"] == method)
         rate = results["learning_rates"].get(method)
         spent = cells.get((method, "both", "cost", "cost"))
         told = [str(seeds), f"{rate:g}" if rate else "", f"{spent['value']:.0f}" if spent else ""]
-        lines.append([f"`{method}`", *told, *(_cell(row) for row in mine)])
+        lines.append([f"`{method}`", *told, *(_cell(row, seeds) for row in mine)])
     return lines
 
 
@@ -181,11 +199,12 @@ def _in_order(known: Sequence[str], asked: Sequence[str]) -> list[str]:
     return [*first, *others, *middle, *last]
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: dict[str, Any] | None, seeds: int) -> str:
     if row is None:
         return ""
     sign = "+" if row["statistic"] == "difference" else ""
-    return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+    fewer = f", {row['seeds']} of {seeds} seeds" if row["seeds"] < seeds else ""
+    return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]{fewer}"
 
 
 def varied(results: dict[str, Any]) -> list[list[list[str]]]:
@@ -200,7 +219,10 @@ def varied(results: dict[str, Any]) -> list[list[list[str]]]:
         cells = {(row["method"], row["at"]): row for row in rows}
         methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
         lines = [[f"{TITLES[SCORE[role]]}, by `{results['vary']}`", *map(str, values)]]
-        lines += [[f"`{method}`", *(_cell(cells.get((method, value))) for value in values)] for method in methods]
+        seeds = max(row["seeds"] for row in rows)
+        lines += [
+            [f"`{method}`", *(_cell(cells.get((method, value)), seeds) for value in values)] for method in methods
+        ]
         parts.append(lines)
     return parts
 

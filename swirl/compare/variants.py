@@ -95,8 +95,12 @@ def variant(recipe: Recipe, name: str) -> Recipe:
 
 
 def own(recipe: Recipe) -> str:
-    """What the recipe itself does after its warm-up; "" where that is nothing."""
-    return "+".join(recipe.methods[len(prefix(recipe)) :])
+    """What the recipe itself does after its warm-up; "" where that is nothing.
+
+    "recipe" where it has the name of a vetted setting, and other settings.
+    """
+    name = "+".join(recipe.methods[len(prefix(recipe)) :])
+    return "recipe" if name in VARIANTS and VARIANTS[name][1](recipe) != recipe else name
 
 
 def prefix(recipe: Recipe) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ def test_values_differences_gaps_and_costs(results):
         ("swirl", "value"): swirl,
         ("oracle", "value"): 1,
         ("copy-input", "value"): 0,
+        ("warmup", "cost"): 30,
         ("warmup", "difference"): -3 / 5,
         ("swirl", "difference"): swirl - 4 / 5,
         ("oracle", "difference"): 1 / 5,
@@ -129,6 +130,16 @@ def test_the_table_names_what_was_compared_in_order(results):
     assert "| `swirl` | 2 | 1e-05 | 50 |" in summary.text(results)
 
 
+def test_what_is_of_fewer_seeds_says_so(cells, results):
+    del cells["oracle"][1]
+    results["rows"] = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
+    head, *lines = summary.table(results, "cpu_seconds")
+    told = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert told["`swirl`"]["forward: gap closed"].endswith(", 1 of 2 seeds")
+    assert told["`swirl`"]["next state, net"].endswith("]")
+    assert told["`oracle`"]["seeds"] == "1"
+
+
 def test_what_varies_becomes_columns(cells, results):
     at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
     results |= {"vary": "data.labels", "rows": at}
@@ -141,11 +152,28 @@ def test_what_varies_becomes_columns(cells, results):
 def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cells, results):
     page = report.page(results, {"": cells})
     assert page.count("<svg") == 1 and "<script" not in page and "src=" not in page
+    assert "Every method is read where it has spent what verified spends" in page
     assert "lamp &lt;b&gt;off&lt;/b&gt;" in page  # recordings are data, not markup
     assert "lamp <del>on</del><ins>off</ins>" in page
     assert "swirl, seed 1: swirl1-forward-grpo: reward rose" in page
     for fact in ("abc1234", "cores 2", "torch 2.13.0", "0.250"):
         assert fact in page
+
+
+def test_the_report_shows_every_value_of_what_varies(cells, results):
+    other = {
+        "verified": {
+            0: {**cell(point("verified1-forward-sft", "forward", 50, [2, 2])), "alarms": ["actions collapsed"]}
+        }
+    }
+    page = report.page({**results, "vary": "data.labels"}, {"100": other, "200": cells})
+    for title in (
+        "Alarms, data.labels = 100",
+        "Inferred actions, data.labels = 200",
+        "actions collapsed",
+        "reward rose",
+    ):
+        assert title in page
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,14 @@ def test_all_but_shared_weights_and_the_oracle_begin_from_one_warm_up():
     assert {name for name in names if shared_part(variant(RECIPE, name)) != common} == {"swirl-shared", "oracle"}
 
 
+def test_a_recipe_with_other_settings_does_not_take_a_vetted_name():
+    folder = Path(__file__).parents[2] / "recipes"
+    anchored, published = (load_recipe(folder / f"minigrid-{stem}.toml") for stem in ("anchored", "published"))
+    assert (own(anchored), own(published)) == ("recipe", "swirl")
+    assert variant(anchored, "recipe").swirl == anchored.swirl
+    assert variant(anchored, "swirl").swirl.replay == 0
+
+
 def test_a_changed_warm_up_is_another_warm_up():
     other = replace(RECIPE, warmup=replace(RECIPE.warmup, steps=1))
     assert shared_part(variant(other, "bootstrap")) != shared_part(variant(RECIPE, "bootstrap"))
