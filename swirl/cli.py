@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     _quiet_libraries()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "filelock", "datasets", "transformers", "accelerate"):
+    for noisy in ("httpx", "httpx2", "openai", "filelock", "datasets", "transformers", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -181,9 +181,17 @@ def _train(a: argparse.Namespace) -> int:
 
 def _eval(a: argparse.Namespace) -> None:
     from swirl.eval import standalone
+    from swirl.eval.judge import Judge
 
+    judge = Judge(a.judge, a.judge_model, a.judge_cache, a.judge_requests, a.judge_tokens) if a.judge else None
     rows = standalone.evaluate(
-        a.data, forward=a.forward, inverse=a.inverse, max_rows=a.max_rows, device=a.device, encoder=a.encoder
+        a.data,
+        forward=a.forward,
+        inverse=a.inverse,
+        max_rows=a.max_rows,
+        device=a.device,
+        encoder=a.encoder,
+        judge=judge,
     )
     standalone.show(rows, as_json=a.json)
 

@@ -19,6 +19,7 @@ from swirl import labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.errors import InputError
 from swirl.eval import held_out
+from swirl.eval.judge import Judge
 from swirl.types import Role
 
 Rows = list[dict[str, Any]]
@@ -32,6 +33,7 @@ def evaluate(
     max_rows: int | None = None,
     device: str = "auto",
     encoder: str = "",
+    judge: Judge | None = None,
 ) -> list[dict[str, Any]]:
     """Measure checkpoints on a recording.
 
@@ -46,6 +48,7 @@ def evaluate(
             drew of its test part.
         device: Where to compute.
         encoder: Also measure BERTScore of next states with this encoder (`swirl.similarity.Encoder`).
+        judge: Also have this one score the predictions.
 
     Returns:
         Rows {"model", "role", "metric", "value", "low", "high", "n"}; `model` is the checkpoint or the baseline.
@@ -69,6 +72,10 @@ def evaluate(
     labelled = [row for row in rows if row["action"] is not None]
     if not labelled and len(models) < 2:
         raise InputError(f"{data}: none of its {len(rows)} rows has an action; the cycle needs none, but both models")
+    if judge and not labelled:
+        raise InputError(
+            f"{data}: none of its {len(rows)} rows has an action, which a judge has to know; leave out --judge"
+        )
     drawn = models[0].recipe
     most = drawn.evaluation.max_rows if max_rows is None else max_rows
     picked = _draw(labelled or rows, most, drawn.data.seed)
@@ -76,7 +83,7 @@ def evaluate(
     inferred = None
     for model in models:
         metrics_found, predictions = _measure(
-            model, picked, bool(labelled), similar if model is forward_model else None
+            model, picked, bool(labelled), similar if model is forward_model else None, judge
         )
         found += metrics_found
         inferred = predictions if model.role == "inverse" else None
@@ -104,7 +111,11 @@ def _draw(rows: Rows, most: int, seed: int) -> Rows:
 
 
 def _measure(
-    model: ForwardModel | InverseModel, rows: Rows, labelled: bool, encoder: similarity.Encoder | None
+    model: ForwardModel | InverseModel,
+    rows: Rows,
+    labelled: bool,
+    encoder: similarity.Encoder | None,
+    judge: Judge | None,
 ) -> tuple[Rows, list[str]]:
     """The baseline's rows and the model's own, and the model's predictions."""
     recipe, title = model.recipe, f"eval {model.role}"
@@ -113,6 +124,7 @@ def _measure(
     majority = metrics.majority_action([row["action"] for row in rows])
     base = dict(held_out.baselines(rows, majority, encoder))[BASELINE[model.role]]
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title, encoder)
+    found += judge.results(model.role, rows, predictions) if judge else []
     named = [{"model": BASELINE[model.role], **row} for row in base]
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
 
