@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 
 from swirl import data, worlds
-from swirl.data.replay import replay, seed_of
+from swirl.data.origin import Origin
+from swirl.data.replay import replay
 from swirl.errors import SkippedError
 
 
@@ -21,7 +22,7 @@ def test_recorded_actions_lead_to_every_recorded_state(recorded):
     taken: list[str] = []
     for row in recorded:
         taken = [] if row["step"] == 0 else taken
-        seed = seed_of(row["trajectory"], 5)
+        seed = Origin("sokoban", {}, 5).reset_seed(row["trajectory"])
         assert replay(world, seed, taken) == row["state"]
         assert world.step(row["action"])[0] == row["next_state"]
         taken.append(row["action"])
@@ -29,10 +30,11 @@ def test_recorded_actions_lead_to_every_recorded_state(recorded):
 
 
 def test_another_collection_has_other_seeds_and_other_names_have_none():
-    assert seed_of("t000001", 5) != seed_of("t000001", 6)
-    assert seed_of("t1234567", 5) is not None
-    for name in ("t1", "t0000001", "episode-1", "", "t000001 ", "t00000x"):
-        assert seed_of(name, 5) is None
+    five, six = (Origin("sokoban", {}, seed) for seed in (5, 6))
+    assert five.reset_seed("t000001") != six.reset_seed("t000001")
+    assert five.reset_seed("t1234567") is not None
+    for name in ("t1", "episode-1", "", "t000001 ", "t00000x"):
+        assert five.reset_seed(name) is None
 
 
 class Short:

@@ -55,6 +55,15 @@ class Playable(Protocol):
         ...
 
 
+def begin(seed: int, index: int) -> tuple[int, np.random.Generator]:
+    """The seed that the world is reset with for an episode, and what its behaviour draws its chances from.
+
+    The seed is drawn: with counted ones a world of n layouts and n behaviours would bind one to the other.
+    """
+    rng = np.random.default_rng([seed, index])
+    return int(rng.integers(2**31)), rng
+
+
 class Episode(NamedTuple):
     """What was played of an episode.
 
@@ -131,8 +140,8 @@ def _play(world: Playable, turn: Turn, max_steps: int, seed: int) -> Episode:
 
 def _steps(world: Playable, index: int, behaviour: str, seed: int) -> Iterator[dict[str, Any]]:
     """Rows of one trajectory, to its end."""
-    rng = np.random.default_rng([seed, index])
-    state, info = world.reset(_drawn_seed(rng))
+    start, rng = begin(seed, index)
+    state, info = world.reset(start)
     for step in count():
         action = world.act(behaviour, rng)
         next_state, reward, terminated, truncated, _ = world.step(action)
@@ -140,7 +149,7 @@ def _steps(world: Playable, index: int, behaviour: str, seed: int) -> Iterator[d
             "state": state_text(state),
             "action": action,
             "next_state": state_text(next_state),
-            "trajectory": trajectory_name(index),
+            "trajectory": f"t{index:06d}",
             "step": step,
             "terminated": bool(terminated),
             "truncated": bool(truncated),
@@ -153,21 +162,6 @@ def _steps(world: Playable, index: int, behaviour: str, seed: int) -> Iterator[d
         if terminated or truncated:
             return
         state = next_state
-
-
-def trajectory_name(index: int) -> str:
-    """The name of an episode's trajectory."""
-    return f"t{index:06d}"
-
-
-def reset_seed(seed: int, index: int) -> int:
-    """The seed that the world is reset with for an episode of a recording that was collected with `seed`."""
-    return _drawn_seed(np.random.default_rng([seed, index]))
-
-
-def _drawn_seed(rng: np.random.Generator) -> int:
-    """Drawn: with counted seeds a world of n layouts and n behaviours would bind one to the other."""
-    return int(rng.integers(2**31))
 
 
 # In a worker

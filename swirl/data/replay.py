@@ -1,32 +1,10 @@
-"""Back to a moment of an episode: a world cannot be set to a state, but an episode follows from its seed and actions.
+"""Back to a moment of an episode: no world can be set to a state, but an episode follows from its seed and actions."""
 
-Episodes that `collect` played have names that say which they are, and so the seed that each was reset with.
-"""
-
-import re
 from collections.abc import Sequence
 
-from swirl.data.playing import Playable, reset_seed, trajectory_name
+from swirl.data.playing import Playable
 from swirl.errors import SkippedError
 from swirl.types import State
-
-__all__ = ["replay", "seed_of"]
-
-
-def seed_of(trajectory: str, seed: int) -> int | None:
-    """The seed that the world was reset with for a recorded trajectory.
-
-    Args:
-        trajectory: Its name.
-        seed: Seed of the collection.
-
-    Returns:
-        `None` where the name is not one that `collect` gives.
-    """
-    if not re.fullmatch(r"t\d+", trajectory):
-        return None
-    index = int(trajectory[1:])
-    return reset_seed(seed, index) if trajectory_name(index) == trajectory else None
 
 
 def replay(world: Playable, seed: int, actions: Sequence[str]) -> State:
@@ -34,7 +12,7 @@ def replay(world: Playable, seed: int, actions: Sequence[str]) -> State:
 
     Args:
         world: Left standing there; a `repeatable` one gives the same states each time.
-        seed: What it is reset with.
+        seed: What it is reset with; `swirl.data.origin` knows that of a recorded trajectory.
         actions: In order; none leads to the first state.
 
     Returns:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from swirl import models, parallel, progress, prompts, worlds
 from swirl.data.branching import Tried, branch
 from swirl.data.collecting import shares_of, turns_of
-from swirl.data.replay import seed_of
+from swirl.data.origin import Origin
 from swirl.errors import InputError
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
@@ -67,7 +67,8 @@ def _play(run: Runner) -> Tried:
     data, settings = run.recipe.data, run.recipe.experience
     training = [pq.read_table(path, columns=["trajectory", "layout"]) for path in (run.labelled, run.state_only)]
     names, layouts = ({x for part in training for x in part[column].to_pylist()} for column in ("trajectory", "layout"))
-    seeds = [seed for name in sorted(names) if (seed := seed_of(name, data.seed)) is not None]
+    origin = Origin(data.world, data.options, data.seed)
+    seeds = [seed for name in sorted(names) if (seed := origin.reset_seed(name)) is not None]
     order = np.random.default_rng(run.seed("early-experience-order")).permutation(len(seeds))
     with (
         closing(worlds.make(data.world, **data.options)) as world,
