@@ -78,6 +78,14 @@ class _Model:
             )
         return asked, room
 
+    def reads(self, row: dict[str, Any]) -> bool:
+        """Whether the model can read a row's prompt, and has room left to write something."""
+        try:
+            self.encode(row, least=1)
+        except InputError:
+            return False
+        return True
+
     def _log_likelihood(self, row: dict[str, Any]) -> float:
         """Nats of the completion that the row holds."""
         self.encode(row, prompts.target(self.role, row, self.spec.prompt))

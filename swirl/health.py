@@ -105,13 +105,13 @@ def action_health(actions: Sequence[str]) -> dict[str, float]:
     """
     if not actions:
         return {}
-    counts = np.array(list(Counter(map(normalise_action, actions)).values()))
-    shares = counts / counts.sum()
+    named = [normalise_action(action) for action in actions]
+    counts = Counter(named)
     return {
         "unique_share": len(counts) / len(actions),
         "length_mean": sum(len(action.split()) for action in actions) / len(actions),
-        "entropy": _entropy(list(map(normalise_action, actions))),
-        "top_share": float(shares.max()),
+        "entropy": _entropy(named),
+        "top_share": max(counts.values()) / len(actions),
     }
 
 

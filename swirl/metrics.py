@@ -19,7 +19,7 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 
 from swirl.structure import structure
-from swirl.types import Role
+from swirl.types import Role, State, state_text
 
 HEADLINE: dict[Role, str] = {"forward": "exact_match_changed", "inverse": "action_exact_match_changed"}
 """The metric that checkpoints of each role are compared by."""
@@ -68,9 +68,9 @@ def exact_match(prediction: str, truth: str) -> bool:
     return normalise(prediction) == normalise(truth)
 
 
-def changed(state: str, next_state: str) -> bool:
+def changed(state: State, next_state: State) -> bool:
     """Whether the step changed the state; what `exact_match` calls the same is unchanged."""
-    return not exact_match(state, next_state)
+    return not exact_match(state_text(state), state_text(next_state))
 
 
 def changed_facts_f1(state: str, truth: str, prediction: str) -> float:

@@ -38,13 +38,7 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
     for key, text in (overrides or {}).items():
-        *parents, last = key.split(".")
-        node = table
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise InputError(f"--{key}: {parent} is a value, not a section")
-        node[last] = _value(text)
+        _set(table, key, _value(text))
     return parse_recipe(table)
 
 
@@ -67,12 +61,18 @@ def with_value(recipe: Recipe, key: str, value: Any) -> Recipe:
         InputError: There is no such key, or the value has the wrong type or range.
     """
     table = tomllib.loads(recipe.toml())
-    *parents, last = key.split(".")
-    node = table
-    for parent in parents:
-        node = node.setdefault(parent, {})
-    node[last] = value
+    _set(table, key, value)
     return parse_recipe(table)
+
+
+def _set(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--{key}: {parent} is a value, not a section")
+    table[last] = value
 
 
 # Keys of TRL's that a key of the recipe sets already, or that exact resumption relies on; why, and what to set instead.

@@ -67,15 +67,16 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
     missing = [cell for cell in cells if not kept.is_kept(place.files, cell)]
     if not missing:
         return []
-    bases = {_base(cell).name: _base(cell) for cell in missing}
+    base_of = {cell: _base(cell) for cell in missing}
+    bases = {base.name: base for base in base_of.values()}
     running = _Processes()
     with progress.bar("compare", len(bases) + len(missing)) as bar, ThreadPoolExecutor(processes) as pool:
         try:
             failed: dict[str, str] = {}
             for together in _in_turn(list(bases.values()), place.cache):
                 failed |= _all(pool, {base: partial(running.train, base, None, place) for base in together}, bar)
-            ready = [cell for cell in missing if _base(cell).name not in failed]
-            failed |= _all(pool, {cell: partial(_make, running, cell, place) for cell in ready}, bar)
+            ready = {cell: base for cell, base in base_of.items() if base.name not in failed}
+            failed |= _all(pool, {cell: partial(_make, running, cell, ready[cell], place) for cell in ready}, bar)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             running.stop()
@@ -112,9 +113,9 @@ def _base(cell: Cell) -> Cell:
     return Cell("warmup", recipe, f"warmup-seed{recipe.seed}-{key}")
 
 
-def _make(running: "_Processes", cell: Cell, place: Place) -> None:
+def _make(running: "_Processes", cell: Cell, base: Cell, place: Place) -> None:
     commit = kept.commit()  # before the run: what is committed while it runs is not what ran
-    folder = running.train(cell, place.runs / _base(cell).name, place)
+    folder = running.train(cell, place.runs / base.name, place)
     kept.keep(cell, folder, commit, place.files)
 
 

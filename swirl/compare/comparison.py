@@ -88,7 +88,8 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
     Raises:
         InputError: Nothing is kept that could be compared, or a kept file cannot be read.
     """
-    rates, files, rows = _rates(plan, place), _kept(plan, place), []
+    rates = _rates(plan, place)
+    files, rows = _kept(_cells(plan, rates), place), []
     for at, found in files.items():
         if plan.reference() in found:
             rows += [{**row, "at": at} for row in summary.summarise(found, plan.reference())]
@@ -111,6 +112,8 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
 
 
 def _check(plan: Plan) -> None:
+    if not (plan.methods or own(plan.recipe)):
+        raise InputError("--methods names none, and the recipe has none after its warm-up; name some")
     if plan.rates and plan.tuning_seed in plan.seeds:
         raise InputError(f"--tuning-seed {plan.tuning_seed} is one of the table's --seeds; give another")
     for name in plan.names():
@@ -164,10 +167,10 @@ def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
     return asked
 
 
-def _kept(plan: Plan, place: Place) -> dict[str, reading.Cells]:
+def _kept(cells: Sequence[tuple[Cell, str]], place: Place) -> dict[str, reading.Cells]:
     """What the table's runs left, by the value of what varies, method and seed."""
     files: dict[str, reading.Cells] = {}
-    for cell, at in _cells(plan, _rates(plan, place)):
+    for cell, at in cells:
         path = kept.path_of(place.files, cell)
         if path.is_file():
             files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = kept.read(path)

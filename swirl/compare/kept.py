@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 6
 """Predictions kept per role: half drawn, half the worst."""
-BASELINES = ("copy-input", "majority-action")
+BASELINES = tuple(held_out.BASELINES.values())
 PACKAGES = ("swirl-wm", "torch", "transformers", "trl", "datasets", "numpy")
 
 

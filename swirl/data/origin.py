@@ -11,8 +11,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from swirl.data.replay import seed_of
-
 KEY = b"swirl.origin"
 
 
@@ -33,10 +31,6 @@ class Origin:
     def metadata(self) -> dict[bytes, bytes]:
         """As metadata of a Parquet file."""
         return {KEY: json.dumps(asdict(self), sort_keys=True).encode()}
-
-    def reset_seed(self, trajectory: str) -> int | None:
-        """The seed that the world was reset with for a trajectory; `None` where its name does not say."""
-        return seed_of(trajectory, self.seed)
 
 
 def origin_of(path: str | Path) -> Origin | None:

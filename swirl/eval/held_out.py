@@ -13,11 +13,14 @@ import numpy as np
 from swirl import health, intervals, labelling, metrics, models, progress, prompts, similarity
 from swirl.config import Recipe
 from swirl.eval import latent
+from swirl.eval.rows import result
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
 from swirl.types import Role, state_text
 
 Rows = Sequence[dict[str, Any]]
+BASELINES: dict[Role, str] = {"forward": "copy-input", "inverse": "majority-action"}
+"""What a model of each role must beat."""
 
 
 def predict(
@@ -162,11 +165,11 @@ def results(
     out = []
     for name, (value, index) in {**values(role, rows, predictions, encoder), **(extra or {})}.items():
         low, high = intervals.bootstrap_interval(value, trajectories[index])
-        out.append(_row(role, name, float(np.mean(value)), low, high, len(value)))
+        out.append(result(role, name, float(np.mean(value)), low, high, len(value)))
     if role == "inverse":
         signs = health.action_health([p for p in predictions if p])
         signs.pop("length_mean", None)  # already there, with its interval
-        out += [_row(role, f"action_{name}", value, None, None, len(predictions)) for name, value in signs.items()]
+        out += [result(role, f"action_{name}", value, None, None, len(predictions)) for name, value in signs.items()]
     return out
 
 
@@ -188,10 +191,6 @@ def _similarity(
         return similarity.forward_values(encoder, states, truths, predictions, bar.advance)
 
 
-def _row(role: str, metric: str, value: float, low: float | None, high: float | None, n: int) -> dict[str, Any]:
-    return {"role": role, "metric": metric, "value": value, "low": low, "high": high, "n": n}
-
-
 def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, max_new_tokens: int) -> list[dict]:
     """Cycle consistency on changed transitions: P given the inferred action reproduces the recorded next state."""
     states, truths = _texts(rows)
@@ -202,17 +201,13 @@ def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, 
     predictions = predict(forward, picked, [inferred[i] for i in index], recipe, max_new_tokens, "cycle")
     match = np.array([metrics.exact_match(p, truths[i]) for p, i in zip(predictions, index, strict=True)], float)
     low, high = intervals.bootstrap_interval(match, np.array([row["trajectory"] for row in picked]))
-    return [_row("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
+    return [result("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
 
 
-def baselines(rows: Rows, majority: str) -> list[tuple[str, Role, list[str]]]:
-    """What a model must beat: copying the input, and always naming the training labels' most frequent action.
-
-    Returns:
-        Name, role and predictions of each.
-    """
+def baselines(rows: Rows, majority: str) -> dict[Role, list[str]]:
+    """What `BASELINES` predict: the input, and always the training labels' most frequent action."""
     states, _ = _texts(rows)
-    return [("copy-input", "forward", states), ("majority-action", "inverse", [majority] * len(rows))]
+    return {"forward": states, "inverse": [majority] * len(rows)}
 
 
 def headline(role: Role, rows: Sequence[dict[str, Any]]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from swirl import intervals, progress
 from swirl.errors import InputError, MissingPartError
+from swirl.eval.rows import result
 from swirl.eval.rubrics import RUBRICS, SCHEMA, key_of, question, read_score
 from swirl.types import Role
 
@@ -112,8 +113,8 @@ class Judge:
         if known:
             values = np.array([scores[i] for i in known], dtype=np.float64)
             low, high = intervals.bootstrap_interval(values, [rows[i]["trajectory"] for i in known])
-            out.append(_row(role, "judge_score", float(values.mean()), low, high, len(known)))
-        return [*out, _row(role, "judge_missing", float(len(rows) - len(known)), None, None, len(rows))]
+            out.append(result(role, "judge_score", float(values.mean()), low, high, len(known)))
+        return [*out, result(role, "judge_missing", float(len(rows) - len(known)), None, None, len(rows))]
 
     def scores(self, role: Role, rows: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[int | None]:
         """A score of 0 to 10 for each prediction, in their order; `None` where it is missing. See `results`."""
@@ -278,7 +279,3 @@ def _tokens_of(reply: Any, turns: list[dict[str, str]], text: Any) -> int:
     if isinstance(total, int):
         return total
     return sum(len(part.encode(errors="replace")) for part in (*(turn["content"] for turn in turns), str(text))) // 3
-
-
-def _row(role: str, metric: str, value: float, low: float | None, high: float | None, n: int) -> dict[str, Any]:
-    return {"role": role, "metric": metric, "value": value, "low": low, "high": high, "n": n}

@@ -23,7 +23,6 @@ import numpy as np
 
 from swirl import labelling, metrics, progress, prompts
 from swirl.api import ForwardModel, InverseModel
-from swirl.errors import InputError
 from swirl.eval import held_out, rows
 from swirl.rewards.likelihood import score
 from swirl.types import state_text
@@ -77,7 +76,7 @@ def ranking(forward: ForwardModel, picked: Rows, recording: Rows, most: int = DI
         most: Most distractors per transition; what the model cannot read is none.
     """
     near = Neighbours(recording)
-    told = [row for row in picked if metrics.changed(state_text(row["state"]), state_text(row["next_state"]))]
+    told = [row for row in picked if metrics.changed(row["state"], row["next_state"])]
     groups = [[state_text(row["next_state"]), *_short(forward, row, near.distractors(row, most))] for row in told]
     ranks: list[int] = []
     with progress.bar("rank next states", len(told)) as bar:
@@ -144,8 +143,7 @@ def following(
         list_actions: The world's actions in a state.
         seed: Of the draw of counterfactual commands.
     """
-    texts = [state_text(row["state"]) for row in picked]
-    differ = [i for i, row in enumerate(picked) if metrics.changed(texts[i], state_text(row["next_state"]))]
+    differ = [i for i, row in enumerate(picked) if metrics.changed(row["state"], row["next_state"])]
     asked = [{**picked[i], "next_state": predictions[i]} for i in differ]
     model, clusters = str(forward.checkpoint), [row["trajectory"] for row in asked]
     known = [metrics.action_match(inferred[i], picked[i]["action"]) for i in differ]
@@ -158,7 +156,7 @@ def following(
     actions = [row["action"] for row in commanded]
     told = held_out.predict(forward.scorer, commanded, actions, forward.recipe, limits[0], "counterfactual commands")
     asked = [{**row, "next_state": text} for row, text in zip(commanded, told, strict=True)]
-    asked = [row for row in asked if metrics.changed(state_text(row["state"]), row["next_state"])]
+    asked = [row for row in asked if metrics.changed(row["state"], row["next_state"])]
     clusters = [row["trajectory"] for row in asked]
     return out + rows.mean(model, "forward", "following_counterfactual", _followed(inverse, asked, limits[1]), clusters)
 
@@ -175,7 +173,7 @@ def _counterfactual(picked: Rows, list_actions: labelling.ListActions, seed: int
 
 def _followed(inverse: InverseModel, asked: Rows, limit: int) -> list[bool]:
     """Whether the inverse model reads the row's action off its state and next state; not where that is unreadable."""
-    fits = [i for i, row in enumerate(asked) if row["next_state"] and _readable(inverse, row)]
+    fits = [i for i, row in enumerate(asked) if row["next_state"] and inverse.reads(row)]
     spec = inverse.spec
     told = labelling.infer(
         inverse.scorer,
@@ -188,11 +186,3 @@ def _followed(inverse: InverseModel, asked: Rows, limit: int) -> list[bool]:
     )
     found = {i: group[0] for i, group in zip(fits, told, strict=True)}
     return [metrics.action_match(found.get(i, ""), row["action"]) for i, row in enumerate(asked)]
-
-
-def _readable(inverse: InverseModel, row: dict[str, Any]) -> bool:
-    try:
-        inverse.encode(row, least=1)
-    except InputError:
-        return False
-    return True

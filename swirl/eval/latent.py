@@ -5,9 +5,9 @@ from typing import Any
 
 from swirl import health, metrics
 from swirl.config import Recipe
+from swirl.eval.rows import result
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
-from swirl.types import state_text
 
 
 def signs(
@@ -26,11 +26,11 @@ def signs(
         recorded: Log-likelihood and token count of each recorded action under it.
         recipe: How it is prompted.
     """
-    told = [i for i, r in enumerate(rows) if metrics.changed(state_text(r["state"]), state_text(r["next_state"]))]
+    told = [i for i, row in enumerate(rows) if metrics.changed(row["state"], row["next_state"])]
     if not told:
         return []
     nmi = health.action_nmi([predictions[i] for i in told], [rows[i]["action"] for i in told])
-    out = [_row("action_nmi", nmi, len(told))]
+    out = [result("inverse", "action_nmi", nmi, None, None, len(told))]
     read = [i for i in told if predictions[i]]
     if not read:
         return out
@@ -40,8 +40,5 @@ def signs(
     ]
     inferred = score(inverse, "inverse", asked, recipe.model.prompt, recipe.model.chat_template_kwargs)
     known = [recorded[0][i] for i in read], [recorded[1][i] for i in read]
-    return [*out, _row("action_perplexity_ratio", health.perplexity_ratio(inferred, known), len(read))]
-
-
-def _row(metric: str, value: float, n: int) -> dict[str, Any]:
-    return {"role": "inverse", "metric": metric, "value": value, "low": None, "high": None, "n": n}
+    ratio = health.perplexity_ratio(inferred, known)
+    return [*out, result("inverse", "action_perplexity_ratio", ratio, None, None, len(read))]

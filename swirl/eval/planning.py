@@ -47,7 +47,7 @@ def goals_of(recording: Rows, pasts: dict[tuple[str, int], list[str]], depth: in
         for stretch in rollouts.stretches(recording, depth)
         if len(stretch) == depth and (stretch[0]["trajectory"], stretch[0]["step"]) in pasts
     ]
-    found = [goal for goal in found if metrics.changed(state_text(goal.row["state"]), goal.text)]
+    found = [goal for goal in found if metrics.changed(goal.row["state"], goal.text)]
     order = np.random.default_rng(seed).permutation(len(found))[:most]
     return [found[i] for i in sorted(order)]
 

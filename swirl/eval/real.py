@@ -15,6 +15,7 @@ from typing import Any
 
 from swirl import data, metrics, progress, worlds
 from swirl.data.origin import Origin
+from swirl.data.replay import seed_of
 from swirl.errors import InputError
 from swirl.eval import rows
 from swirl.types import state_text
@@ -32,7 +33,7 @@ class Replay:
 
     def after(self, trajectory: str, actions: Sequence[str]) -> str:
         """The state that actions lead to from an episode's start; "" where one of them cannot be taken."""
-        seed = self.origin.reset_seed(trajectory)
+        seed = seed_of(trajectory, self.origin.seed)
         if seed is None:
             return ""
         state = state_text(self.world.reset(seed)[0])
@@ -102,7 +103,7 @@ def equivalence(
         picked: Transitions with actions.
         named: Actions for `picked` by model.
     """
-    changed = [metrics.changed(state_text(row["state"]), state_text(row["next_state"])) for row in picked]
+    changed = [metrics.changed(row["state"], row["next_state"]) for row in picked]
     told = [i for i, row in enumerate(picked) if changed[i] and (row["trajectory"], row["step"]) in pasts]
     clusters = [picked[i]["trajectory"] for i in told]
     share = len(told) / sum(changed) if any(changed) else 0.0

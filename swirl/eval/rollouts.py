@@ -22,7 +22,6 @@ import numpy as np
 
 from swirl import metrics
 from swirl.api import ForwardModel
-from swirl.errors import InputError
 from swirl.eval import held_out, rows
 from swirl.types import state_text
 
@@ -86,15 +85,8 @@ def continued(first: dict[str, Any], states: Sequence[str], history: int) -> dic
 def predictor(forward: ForwardModel, max_new_tokens: int) -> Predict:
     """A model's greedy predictions; "" also where its own earlier ones have outgrown what it reads."""
 
-    def readable(row: dict[str, Any]) -> bool:
-        try:
-            forward.encode(row, least=1)
-        except InputError:
-            return False
-        return True
-
     def predict(asked: Rows, title: str) -> list[str]:
-        fits = [i for i, row in enumerate(asked) if readable(row)]
+        fits = [i for i, row in enumerate(asked) if forward.reads(row)]
         part, actions = [asked[i] for i in fits], [asked[i]["action"] for i in fits]
         found = held_out.predict(forward.scorer, part, actions, forward.recipe, max_new_tokens, title) if fits else []
         texts = dict(zip(fits, found, strict=True))
@@ -126,7 +118,7 @@ def measure(
     starts = [starts[i] for i in sorted(order[np.cumsum(lengths) - lengths < (most or np.inf)])]
     copied = [[state_text(stretch[0]["state"])] * len(stretch) for stretch in starts]
     rolled = roll(predictor(forward, max_new_tokens), starts, forward.recipe.data.history)
-    return by_turn("copy-input", starts, copied) + by_turn(str(forward.checkpoint), starts, rolled)
+    return by_turn(held_out.BASELINES["forward"], starts, copied) + by_turn(str(forward.checkpoint), starts, rolled)
 
 
 def by_turn(model: str, starts: Sequence[Rows], rolled: Sequence[Sequence[str]]) -> rows.Results:

@@ -1,4 +1,4 @@
-"""Rows of results that name their model: what the parts of the suite give.
+"""Rows of results: of one metric (`result`), and, as the parts of the suite give them, with the name of their model.
 
 Intervals are by bootstrap over trajectories, for the steps of one trajectory resemble each other.
 """
@@ -23,7 +23,7 @@ def mean(
     if not len(values):
         return []
     low, high = intervals.bootstrap_interval(np.asarray(values, float), clusters)
-    return [_row(model, role, metric, float(np.mean(values)), low, high, len(values))]
+    return [{"model": model, **result(role, metric, float(np.mean(values)), low, high, len(values))}]
 
 
 def statistic(
@@ -38,7 +38,7 @@ def statistic(
     if not np.isfinite(value):
         return []
     low, high = intervals.bootstrap_statistic(function, clusters)
-    return [_row(model, role, metric, float(value), low, high, len(clusters))]
+    return [{"model": model, **result(role, metric, float(value), low, high, len(clusters))}]
 
 
 def ratio(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarray) -> Callable[[np.ndarray], float]:
@@ -49,15 +49,14 @@ def ratio(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarr
 
 def plain(model: str, role: Role, metric: str, value: float, n: int) -> Results:
     """A number without an interval: a count, or what chance gives."""
-    return [_row(model, role, metric, value, None, None, n)]
+    return [{"model": model, **result(role, metric, value, None, None, n)}]
 
 
-def interval(row: dict[str, Any]) -> str:
+def interval(found: dict[str, Any]) -> str:
     """The interval of a row in words."""
-    return "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+    return "" if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
 
 
-def _row(
-    model: str, role: Role, metric: str, value: float, low: float | None, high: float | None, n: int
-) -> dict[str, Any]:
-    return {"model": model, "role": role, "metric": metric, "value": value, "low": low, "high": high, "n": n}
+def result(role: str, metric: str, value: float, low: float | None, high: float | None, n: int) -> dict[str, Any]:
+    """A metric of a role, or of "both"."""
+    return {"role": role, "metric": metric, "value": value, "low": low, "high": high, "n": n}

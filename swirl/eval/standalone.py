@@ -22,11 +22,10 @@ from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.errors import InputError
 from swirl.eval import held_out, suite
 from swirl.eval.judge import Judge
-from swirl.eval.rows import interval
+from swirl.eval.rows import interval, result
 from swirl.types import Role
 
 Rows = list[dict[str, Any]]
-BASELINE: dict[str, str] = {"forward": "copy-input", "inverse": "majority-action"}
 
 
 def evaluate(
@@ -137,14 +136,10 @@ def _measure(
     if not labelled:  # the cycle wants the inferred actions and nothing else
         return [], _inferred(model, rows, title) if isinstance(model, InverseModel) else []
     majority = metrics.majority_action([row["action"] for row in rows])
-    base = next(
-        held_out.results(role, rows, texts, encoder=encoder)
-        for _, role, texts in held_out.baselines(rows, majority)
-        if role == model.role
-    )
+    base = held_out.results(model.role, rows, held_out.baselines(rows, majority)[model.role], encoder=encoder)
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title, encoder)
     found += judge.results(model.role, rows, predictions) if judge else []
-    named = [{"model": BASELINE[model.role], **row} for row in base]
+    named = [{"model": held_out.BASELINES[model.role], **row} for row in base]
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
 
 
@@ -183,8 +178,7 @@ def _limit(model: ForwardModel | InverseModel, rows: Rows) -> int:
 
 
 def _count(metric: str, value: int, n: int | None = None) -> dict[str, Any]:
-    count = {"value": value, "low": None, "high": None, "n": value if n is None else n}
-    return {"model": "recording", "role": "both", "metric": metric, **count}
+    return {"model": "recording", **result("both", metric, value, None, None, value if n is None else n)}
 
 
 def show(rows: Rows, as_json: bool = False) -> None:
@@ -196,11 +190,11 @@ def show(rows: Rows, as_json: bool = False) -> None:
     roles: tuple[Role, ...] = ("forward", "inverse")
     for role in roles:
         mine = [row for row in one_step if row["role"] == role]
-        base = {row["metric"]: row["value"] for row in mine if row["model"] == BASELINE[role]}
-        found = [row for row in mine if row["model"] != BASELINE[role]]
+        base = {row["metric"]: row["value"] for row in mine if row["model"] == held_out.BASELINES[role]}
+        found = [row for row in mine if row["model"] != held_out.BASELINES[role]]
         if found:
             cells = [[r["metric"], base.get(r["metric"]), r["value"], interval(r), r["n"]] for r in found]
-            columns = ["metric", BASELINE[role], "model", "95 %", "rows"]
+            columns = ["metric", held_out.BASELINES[role], "model", "95 %", "rows"]
             progress.table(f"{role.capitalize()} model: {found[0]['model']}", columns, cells)
     rest = [[row["metric"], row["value"], interval(row), row["n"]] for row in one_step if row["role"] == "both"]
     progress.table("Recording", ["metric", "value", "95 %", "rows"], rest)

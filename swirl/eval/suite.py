@@ -24,7 +24,7 @@ from typing import Any
 from swirl import metrics, progress
 from swirl.api import ForwardModel, InverseModel
 from swirl.errors import InputError, MissingPartError
-from swirl.eval import knowledge, planning, real, rollouts, rows, trust
+from swirl.eval import held_out, knowledge, planning, real, rollouts, rows, trust
 from swirl.types import Role
 from swirl.worlds.base import unknown
 
@@ -152,7 +152,7 @@ def _executed(subject: Subject, replay: real.Replay) -> rows.Results:
     pasts = replay.pasts(subject.recording)
     if inverse:
         majority = metrics.majority_action([row["action"] for row in subject.picked])
-        named = {"majority-action": [majority] * len(subject.picked)}
+        named = {held_out.BASELINES["inverse"]: [majority] * len(subject.picked)}
         named[str(inverse.checkpoint)] = subject.predictions["inverse"]
         out += real.equivalence(replay, pasts, subject.picked, named)
     if isinstance(forward, ForwardModel):

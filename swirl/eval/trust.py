@@ -137,7 +137,7 @@ def results(
 ) -> rows.Results:
     """Results of predictions and how sure each was; see `measure`."""
     truths = [state_text(row["next_state"]) for row in picked]
-    changed = [metrics.changed(state_text(row["state"]), truth) for row, truth in zip(picked, truths, strict=True)]
+    changed = [metrics.changed(row["state"], truth) for row, truth in zip(picked, truths, strict=True)]
     match = metrics.exact_match if role == "forward" else metrics.action_match
     wanted = truths if role == "forward" else [row["action"] for row in picked]
     correct = np.array([match(text, truth) for text, truth in zip(predictions, wanted, strict=True)], float)

@@ -13,7 +13,7 @@ from typing import Literal
 from swirl import health, metrics, parallel
 from swirl.eval import held_out
 from swirl.methods.phases import Measured, Pair, Phases
-from swirl.types import ROLES, Role, state_text
+from swirl.types import ROLES, Role
 
 logger = logging.getLogger("swirl")
 
@@ -128,7 +128,7 @@ def _alarms(roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dic
 
 def _collapse(rows: Sequence[dict], found: Sequence[dict], predictions: Sequence[str]) -> list[str]:
     """Alarms for the actions that a phase ends with, on changed transitions."""
-    changed = [metrics.changed(state_text(row["state"]), state_text(row["next_state"])) for row in rows]
+    changed = [metrics.changed(row["state"], row["next_state"]) for row in rows]
     read = [(text, row["action"]) for text, row, yes in zip(predictions, rows, changed, strict=True) if yes and text]
     ratio = next((row["value"] for row in found if row["metric"] == "action_perplexity_ratio"), None)
     return health.collapse([text for text, _ in read], [action for _, action in read], ratio)

@@ -46,8 +46,8 @@ def read_test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path)
     asked = recipe.evaluation.encoder
     encoder = similarity.Encoder(asked, recipe.device) if asked else None
     found, wrote = of_baselines(runner, rows, encoder), Wrote(places)
-    for baseline in baselines(runner, rows):
-        wrote.add(*baseline)
+    for role, texts in baselines(runner, rows).items():
+        wrote.add(held_out.BASELINES[role], role, texts)
     known: dict[tuple[Role, Path], tuple[Rows, list[str]]] = {}
 
     def measure(name: str, role: Role, checkpoint: Path) -> list[str]:
@@ -78,8 +78,8 @@ def read_test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path)
     durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
 
 
-def baselines(runner: Runner, rows: Rows) -> list[tuple[str, Role, list[str]]]:
-    """What models must beat on these rows: name, role and predictions."""
+def baselines(runner: Runner, rows: Rows) -> dict[Role, list[str]]:
+    """What the baselines of each role predict for these rows."""
     labels = pq.read_table(runner.labelled)["action"].to_pylist()
     return held_out.baselines(rows, metrics.majority_action(labels) if labels else "")
 
@@ -87,8 +87,8 @@ def baselines(runner: Runner, rows: Rows) -> list[tuple[str, Role, list[str]]]:
 def of_baselines(runner: Runner, rows: Rows, encoder: similarity.Encoder | None = None) -> Rows:
     """Their metrics, as phases of their own."""
     return [
-        {"phase": name, **row}
-        for name, role, texts in baselines(runner, rows)
+        {"phase": held_out.BASELINES[role], **row}
+        for role, texts in baselines(runner, rows).items()
         for row in held_out.results(role, rows, texts, None, encoder)
     ]
 

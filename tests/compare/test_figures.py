@@ -1,10 +1,16 @@
 """The figures, tables and report of a comparison, from kept files with known numbers."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_reading import point
 
-from swirl.compare import report, summary
+from swirl.compare import comparison, report, summary
+from swirl.compare.cells import Place
+from swirl.errors import InputError
+from swirl.recipe import load_recipe
 
 COUNTS = {"exact_match_changed": [2, 3], "action_exact_match_changed": [2, 3]}
 
@@ -121,6 +127,29 @@ def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cell
     assert "swirl, seed 1: swirl1-forward-grpo: reward rose" in page
     for fact in ("abc1234", "cores 2", "torch 2.13.0", "0.250"):
         assert fact in page
+
+
+@pytest.mark.parametrize(
+    ("right", "chosen"),
+    [
+        ([[1, 1], [2, 2], [0, 3]], 1e-3),  # 2, 4 and 3 of 5 rows
+        ([[2, 2], [1, 1], [0, 0]], 1e-4),
+    ],
+)
+def test_the_learning_rate_is_that_which_ends_best_on_the_tuning_seed(tmp_path, right, chosen):
+    rates = (1e-4, 1e-3, 1e-2)
+    for rate, sums in zip(rates, right, strict=True):
+        found = cell(point("bootstrap1-forward-sft", "forward", 40, [2, 3]), point("b2", "forward", 60, sums))
+        (tmp_path / f"tune-bootstrap-{rate:g}.json").write_text(json.dumps(found))
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
+    plan = comparison.Plan(recipe, ["bootstrap", "oracle"], [0], rates)
+    assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == {"bootstrap": chosen}
+
+
+def test_a_comparison_of_nothing_is_refused(tmp_path):
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid-oracle.toml")
+    with pytest.raises(InputError, match="--methods names none, and the recipe has none after its warm-up"):
+        comparison.run(comparison.Plan(recipe, [], [0]), Place(tmp_path, tmp_path, tmp_path), 1)
 
 
 @pytest.mark.parametrize(
