@@ -161,8 +161,8 @@ class Verified:
     precision: float = 0.9
     """Expected share of right labels among those kept; how sure to be is calibrated on validation."""
     coverage: float = 0.5
-    """Least share of the changed pairs that is kept, however unsure: where nothing is certain yet, labels often
-    wrong teach more than none."""
+    """Least share of the changed pairs labelled with each action that is kept, however unsure: where nothing is certain
+    yet, labels often wrong teach more than none. In the first round nothing else is."""
     steps: int = 150
     """Optimiser steps per role and round."""
     batch: int = 64
@@ -170,6 +170,9 @@ class Verified:
     lr_warmup: float = 0.05
     label_share: float = 0.1
     """Least share of labelled transitions in the training rows of a round."""
+    select: Literal["best", "last"] = "last"
+    """Which checkpoint of a round goes on: the best on validation, the round's start included, or the last. The labels
+    get better from round to round, by less than a hundred validation labels can tell."""
 
 
 @dataclass(frozen=True)

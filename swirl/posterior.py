@@ -7,13 +7,15 @@ times in ten. How many labels can be trusted then follows from the probabilities
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from swirl import metrics
 from swirl.labelling import Candidate
+from swirl.metrics import normalise_action as _name
 
 GRID = np.linspace(0, 1, 21)
 """Weights tried by `fit`; above 1 a model would be believed more than it believes itself."""
@@ -83,31 +85,37 @@ def fit(groups: Sequence[Sequence[Candidate]], actions: Sequence[str]) -> Poster
 
 def certain(
     groups: Sequence[Sequence[Candidate]], posterior: Posterior, precision: float, coverage: float = 0.0
-) -> tuple[dict[int, str], float | None]:
-    """The surest labels: as many as are expected to be right often enough, and a least share however unsure.
+) -> tuple[dict[int, str], dict[str, float]]:
+    """The surest labels: as many as are expected to be right often enough, and a least share of every action's.
+
+    By action, or what is kept would hold the easy actions alone, and the models forget the others (Zou et al.,
+    Unsupervised domain adaptation for semantic segmentation via class-balanced self-training, ECCV 2018).
 
     Args:
-        groups: Candidates per pair.
+        groups: Candidates per pair, all of them scored by both models.
         posterior: How to weigh the two models.
-        precision: What the mean of the kept labels' probabilities is at least; more than 0 and at most 1.
-        coverage: Share of the pairs with candidates that is kept at least, 0 to 1.
+        precision: What the mean of the kept labels' probabilities is at least; more than 0; above 1 no mean is enough.
+        coverage: Share of the pairs labelled with an action that is kept at least, rounded down, 0 to 1.
 
     Returns:
-        Index of each kept pair and its action, surest first; and the probability of the least sure.
+        Index of each kept pair and its action, surest first; and for each action the probability of the least sure.
     """
-    judged = [(*posterior.best(group), i) for i, group in enumerate(groups) if group]
+    judged = sorted(((*posterior.best(group), i) for i, group in enumerate(groups) if group), key=lambda one: -one[1])
+    share = {name: int(coverage * n) for name, n in Counter(_name(action) for action, *_ in judged).items()}
     kept: dict[int, str] = {}
-    expected, least = 0.0, None
-    for action, probability, i in sorted(judged, key=lambda one: -one[1]):
+    least: dict[str, float] = {}
+    expected, precise = 0.0, True
+    for n, (action, probability, i) in enumerate(judged, 1):
         expected += probability
-        if expected < precision * (len(kept) + 1) and len(kept) >= coverage * len(judged):
-            break
-        kept[i], least = action, probability
+        precise = precise and expected >= precision * n
+        if precise or share[_name(action)] > 0:
+            kept[i], least[_name(action)] = action, probability
+        share[_name(action)] -= 1
     return kept, least
 
 
 def check(
-    groups: Sequence[Sequence[Candidate]], actions: Sequence[str], posterior: Posterior, least: float | None
+    groups: Sequence[Sequence[Candidate]], actions: Sequence[str], posterior: Posterior, least: Mapping[str, float]
 ) -> dict[str, int]:
     """How labels of at least a probability fare where the truth is known.
 
@@ -115,13 +123,13 @@ def check(
         groups: Candidates of labelled transitions.
         actions: Their true actions.
         posterior: How to weigh the two models.
-        least: Probability of the least sure label that is kept; `None`: none is.
+        least: Probability of the least sure label that is kept, by action, as `certain` gives it.
 
     Returns:
         Counts: `validation` transitions, `validation_kept` of them, `validation_right` of those.
     """
     judged = [(posterior.best(group), action) for group, action in zip(groups, actions, strict=True) if group]
-    kept = [(label, action) for (label, share), action in judged if least is not None and share >= least]
+    kept = [(label, action) for (label, sure), action in judged if sure >= least.get(_name(label), math.inf)]
     right = sum(metrics.action_match(label, action) for label, action in kept)
     return {"validation": len(actions), "validation_kept": len(kept), "validation_right": right}
 

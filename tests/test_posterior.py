@@ -54,7 +54,7 @@ def test_actions_that_were_never_proposed_lower_every_probability():
     assert fitted.covered == 0.5
     assert fitted.best(groups[0])[1] <= 0.5
     assert fit(groups, ["c"] * 4).covered == 0.0
-    assert certain(groups, fitted, 0.6) == ({}, None)
+    assert certain(groups, fitted, 0.6) == ({}, {})
     with pytest.raises(ValueError, match="no labelled transitions"):
         fit([], [])
 
@@ -70,25 +70,30 @@ def test_the_surest_labels_are_kept_while_their_mean_is_precise_enough():
     groups = [pair([math.log(p), math.log(1 - p)], [-1.0, -1.0]) for p in shares]
     kept, least = certain([*groups, []], Posterior(), 0.94)
     assert list(kept.items()) == [(1, "a"), (2, "a")]
-    assert least == pytest.approx(0.9)
+    assert least == {"a": pytest.approx(0.9)}
     assert list(certain(groups, Posterior(), 0.82)[0]) == [1, 2, 3, 0]
-    assert certain(groups, Posterior(), 1.0) == ({}, None)
+    assert certain(groups, Posterior(), 1.0) == ({}, {})
 
 
-def test_a_least_share_is_kept_however_unsure():
-    groups = [pair([math.log(p), math.log(1 - p)], [-1.0, -1.0]) for p in [0.6, 0.99, 0.9, 0.8]]
-    assert list(certain([*groups, []], Posterior(), 1.0, 0.5)[0]) == [1, 2]  # of the four that have candidates
-    assert list(certain([*groups, []], Posterior(), 1.0, 0.51)[0]) == [1, 2, 3]
-    assert list(certain(groups, Posterior(), 1.0, 1.0)[0]) == [1, 2, 3, 0]
-    assert list(certain(groups, Posterior(), 0.94, 0.25)[0]) == [1, 2]  # the precise enough are more
+def test_a_least_share_of_every_action_is_kept_however_unsure():
+    groups = [pair([math.log(p), math.log(1 - p)], [-1.0, -1.0]) for p in [0.6, 0.99, 0.9, 0.8, 0.3, 0.45]]  # a, then b
+    assert list(certain([*groups, []], Posterior(), math.inf, 0.5)[0].items()) == [(1, "a"), (2, "a"), (4, "b")]
+    assert list(certain(groups, Posterior(), math.inf, 0.49)[0]) == [1]  # 1.96 of four, 0.98 of two
+    kept, least = certain(groups, Posterior(), 0.94, 0.5)
+    assert list(kept) == [1, 2, 4]  # the first two are precise enough by themselves
+    assert least == {"a": pytest.approx(0.9), "b": pytest.approx(0.7)}
+    assert list(certain(groups, Posterior(), 0.89, 0.5)[0]) == [1, 2, 3, 4]
+    assert list(certain(groups, Posterior(), math.inf, 1.0)[0]) == [1, 2, 3, 4, 0, 5]
+    spelt = [pair([0.0, -9.0], [-1.0, -1.0], [name, "b"]) for name in ("Go north", "go  north")]
+    assert len(certain(spelt, Posterior(), math.inf, 0.5)[0]) == 1
 
 
 def test_what_is_kept_is_checked_where_the_truth_is_known():
     groups = [pair([math.log(p), math.log(1 - p)], [-1.0, -1.0]) for p in [0.6, 0.99, 0.9]]
     truths = ["a", "a", "b", "a"]
-    counts = check([*groups, []], truths, Posterior(), 0.9 - 1e-9)
+    counts = check([*groups, []], truths, Posterior(), {"a": 0.9 - 1e-9})
     assert counts == {"validation": 4, "validation_kept": 2, "validation_right": 1}
-    assert check([*groups, []], truths, Posterior(), None)["validation_kept"] == 0
+    assert check([*groups, []], truths, Posterior(), {"b": 0.1})["validation_kept"] == 0
 
 
 def test_what_changed_nothing_gets_any_action_that_the_forward_model_expects_to_be_idle():

@@ -1,6 +1,7 @@
 """What phases are given to train on, and what they note; nothing here trains, and no model is loaded."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,10 +161,10 @@ def test_an_inverse_model_without_a_readable_action_is_refused(runner, inferred)
 @pytest.fixture
 def verified(monkeypatch):
     """Fakes the models' scores, and what the posterior makes of them; notes what both were given."""
-    found = {"least": {}, "belief": Posterior(0.5, 0.25, 1.0), "certain": {2: "push", 0: "press"}, "idle": {1: "wait"}}
+    found = {"least": [], "belief": Posterior(0.5, 0.25, 1.0), "certain": {2: "push", 0: "press"}, "idle": {1: "wait"}}
 
     def verify(inverse, forward, rows, proposed, *, least, **_):
-        found["least"][rows[0]["trajectory"][0]] = least
+        found["least"].append(least)
         found.update(proposed=proposed, models=(forward.model, inverse.model))
         return [[Candidate(row["trajectory"], -1.0, -1.0)] for row in rows]
 
@@ -176,7 +177,7 @@ def verified(monkeypatch):
 
     monkeypatch.setattr(labelling, "verify", verify)
     note("fit", lambda: found["belief"])
-    note("certain", lambda: (found["certain"], 0.75))
+    note("certain", lambda: (found["certain"], {"push": 0.75, "press": 0.875}))
     note("check", lambda: {"validation": 2, "validation_kept": 1, "validation_right": 1})
     note("idle", lambda: found["idle"])
     return found
@@ -212,21 +213,20 @@ def test_relabelling_is_calibrated_on_validation_pairs_that_changed(runner, infe
     runner.relabel("round", PAIR, Verified(pairs=0, candidates=4))
     groups, actions = verified["asked of fit"]
     assert (grouped(groups), actions) == (["v", "x"], ["press", "push"])
-    assert verified["asked of check"][1:] == (["press", "push"], verified["belief"], 0.75)
+    assert verified["asked of check"][1:] == (["press", "push"], verified["belief"], {"push": 0.75, "press": 0.875})
     assert verified["models"] == PAIR
     # Candidates are proposed by sampling where nobody lists them: four per pair, each action once.
     assert (inferred["n"], inferred["temperature"]) == (4, 1.0)
     assert verified["proposed"] == [["press"]] * 3
-    # Idle pairs come last, with every candidate put to the forward model, as at calibration.
-    assert verified["least"]["v"] == verified["least"]["s"] == 0.0
+    assert verified["least"] == [0.0] * 3  # every candidate is put to the forward model
 
 
-def test_relabelling_spares_the_forward_model_what_the_inverse_rules_out(runner, inferred, verified, monkeypatch):
-    least = []
-    fake = labelling.verify
-    monkeypatch.setattr(labelling, "verify", lambda *a, **k: least.append(k["least"]) or fake(*a, **k))
-    runner.relabel("round", PAIR, Verified(pairs=0))
-    assert least == [0.0, 0.01**2, 0.0]  # a = 0.5: what Q gives 1 % of its best once weighted
+def test_the_first_round_keeps_the_surest_share_alone_and_nothing_idle(runner, inferred, verified):
+    kept, facts = read(runner.relabel("round", PAIR, Verified(pairs=0, coverage=0.3), first=True).parent)
+    assert verified["asked of certain"][2:] == (math.inf, 0.3)
+    assert [action for _, action in kept] == ["push", "press"]
+    assert "asked of idle" not in verified
+    assert (facts["unchanged"], facts["unchanged_kept"]) == (3, 0)
 
 
 def test_relabelling_needs_validation_labels_and_may_keep_nothing(runner, inferred, verified, caplog):
@@ -260,16 +260,21 @@ def test_which_checkpoint_a_phase_keeps_is_its_own_settings_and_pre_training_kee
     monkeypatch.setattr(train, "sft", lambda *_, **__: None)
     for select in ("best", "last"):
         runner.recipe = Recipe(evaluation=Evaluation(select=select))
-        for settings in (Pretrain(), Warmup(), Verified()):
-            runner.sft(
-                f"{select}-{type(settings).__name__}",
-                PAIR,
-                runner.supervised([runner.labelled]),
-                settings,
-                ("forward",),
-            )
+        for n, settings in enumerate((Pretrain(), Warmup(), Verified(), Verified(select="best"))):
+            runner.sft(f"{select}-{n}", PAIR, runner.supervised([runner.labelled]), settings, ("forward",))
         rl(runner, "forward", tmp_path, select=select)
-    assert [keep for _, keep in kept] == ["last", "best", "best", "best", "last", "last", "last", "last"]
+    assert [keep for _, keep in kept] == [
+        "last",
+        "best",
+        "last",
+        "best",
+        "best",
+        "last",
+        "last",
+        "last",
+        "best",
+        "last",
+    ]
 
 
 def rl(runner, role, tmp_path, **settings):

@@ -19,6 +19,7 @@ OTHER = (0.25, 1)
 def metrics_of(role, value, nll):
     return [
         {"role": role, "metric": HEADLINE[role], "value": value, "n": 400},
+        *([{"role": role, "metric": "changed_facts_f1", "value": value, "n": 400}] if role == "forward" else []),
         {"role": role, "metric": "nll_changed", "value": nll, "n": 400},
         {"role": role, "metric": "nll", "value": 0.0, "n": 800},
     ]
@@ -74,6 +75,26 @@ def test_the_best_checkpoint_is_kept_its_start_included(choose):
 
 def test_equal_ones_are_told_apart_by_likelihood_on_what_changed(choose):
     assert choose({"inverse": [(0.5, 1.0), (0.5, 0.8), (0.5, 0.9)]})[0] == "first"
+
+
+def test_a_forward_model_is_worth_its_facts_less_its_false_changes():
+    rows = {
+        "exact_match_changed": 0.0,
+        "changed_facts_f1": 0.75,
+        "false_change_rate": 0.5,
+        "nll_changed": 3.0,
+        "nll": 1.0,
+    }
+    found = [{"role": "forward", "metric": metric, "value": value} for metric, value in rows.items()]
+    assert held_out.worth("forward", found) == (0.25, -3.0)
+    assert held_out.worth("forward", [row for row in found if row["metric"] in ("nll", "changed_facts_f1")]) == (
+        0.75,
+        -1.0,
+    )
+    assert held_out.worth("inverse", [{"metric": "action_exact_match_changed", "value": 0.5}, *found[3:]]) == (
+        0.5,
+        -3.0,
+    )
 
 
 def test_shared_weights_are_chosen_for_both_roles_together(choose):

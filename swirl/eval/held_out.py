@@ -210,13 +210,18 @@ def baselines(rows: Rows, majority: str) -> dict[Role, list[str]]:
     return {"forward": states, "inverse": [majority] * len(rows)}
 
 
-def headline(role: Role, rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """What checkpoints are compared by: the headline metric, then the likelihood on the same transitions.
+def worth(role: Role, rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """What checkpoints are compared by: a score, then the likelihood of what changed.
 
-    Not on those that changed nothing: which of the idle actions was recorded is chance.
+    The inverse model's score is its headline. The forward model's is the F1 of changed facts, for two models without an
+    exact match can differ much, less the false changes: one that always changes something is as bad as one that never
+    does. Nothing is said of actions that changed nothing: which of the idle ones was recorded is chance.
     """
     value = {row["metric"]: row["value"] for row in rows}
-    return value.get(metrics.HEADLINE[role], 0.0), -value.get("nll_changed", value["nll"])
+    score = value.get(metrics.HEADLINE[role], 0.0)
+    if role == "forward":
+        score = value.get("changed_facts_f1", 0.0) - value.get("false_change_rate", 0.0)
+    return score, -value.get("nll_changed", value["nll"])
 
 
 def _texts(rows: Rows) -> tuple[list[str], list[str]]:

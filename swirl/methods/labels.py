@@ -1,9 +1,9 @@
 """How methods come by labels: sampled from the inverse model, or inferred by both models and kept where certain."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,15 @@ class Labels(Phases):
 
         return self.phase(f"{stage}-label", work, {"kind": "label", "rows": count}) / "rows.parquet"
 
-    def relabel(self, stage: str, pair: Pair, settings: Verified) -> Path:
-        """State-only pairs whose action both frozen models together are certain of; see `posterior`."""
+    def relabel(self, stage: str, pair: Pair, settings: Verified, first: bool = False) -> Path:
+        """State-only pairs whose action both frozen models together are certain of; see `posterior`.
+
+        Args:
+            stage: Name of the round.
+            pair: Both roles' checkpoints.
+            settings: How many pairs, and which to keep.
+            first: Keep the surest share of each action and nothing else; no pair that changed nothing.
+        """
 
         def work(out: Path) -> None:
             changed, same = _by_change(self.draw(settings.pairs, stage))
@@ -49,7 +56,7 @@ class Labels(Phases):
                 raise InputError("verified relabelling is calibrated on validation labels; set data.validation_labels")
             forward, inverse = self.scorer(pair.forward), self.scorer(pair.inverse)
 
-            def scored(part: Sequence[dict[str, Any]], least: float) -> list[list[labelling.Candidate]]:
+            def scored(part: Sequence[dict[str, Any]]) -> list[list[labelling.Candidate]]:
                 proposed = labelling.propose(
                     part,
                     self.list_actions,
@@ -62,16 +69,16 @@ class Labels(Phases):
                     proposed,
                     style=self.recipe.model.prompt,
                     template=self.recipe.model.chat_template_kwargs,
-                    least=least,
+                    least=0.0,  # who is surest is for both models to say, of all candidates
                     title=f"{stage}-verify",
                 )
 
-            known = parallel.spread(told, partial(scored, least=0.0))
+            known = parallel.spread(told, scored)
             belief = posterior.fit(known, [row["action"] for row in told])
-            groups = parallel.spread(changed, partial(scored, least=belief.least()))
-            certain, least = posterior.certain(groups, belief, settings.precision, settings.coverage)
+            precision = math.inf if first else settings.precision
+            certain, least = posterior.certain(parallel.spread(changed, scored), belief, precision, settings.coverage)
             checked = posterior.check(known, [row["action"] for row in told], belief, least)
-            idle = posterior.idle(parallel.spread(same, partial(scored, least=0.0)), self.seed(f"{stage}-idle"))
+            idle = {} if first else posterior.idle(parallel.spread(same, scored), self.seed(f"{stage}-idle"))
             kept = [{**changed[i], "action": action} for i, action in certain.items()]
             kept += [{**same[i], "action": action} for i, action in idle.items()]
             facts = {
@@ -79,7 +86,7 @@ class Labels(Phases):
                 "changed_kept": len(certain),
                 "unchanged": len(same),
                 "unchanged_kept": len(idle),
-                "least_probability": least,
+                "least_probability": min(least.values(), default=None),
                 **checked,
                 "posterior": asdict(belief),
             }

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, labelling, ledger, metrics, models, parallel, prompts, tiny, train
+from swirl import durable, labelling, ledger, models, parallel, prompts, tiny, train
 from swirl.config import Recipe
+from swirl.eval import held_out
 from swirl.methods import METHODS
 from swirl.methods.branching import Base
 from swirl.scorer import Scorer
@@ -129,7 +130,7 @@ class Phases:
             self.measured[role, folder] = rows, predictions
             if not name.startswith("pretrain-"):  # its task is another: no round that could have stalled
                 best = self._best.setdefault(role, [])
-                best += [row["value"] for row in rows if row["metric"] == metrics.HEADLINE[role]]
+                best.append(held_out.worth(role, rows)[0])
 
     def start(self) -> Pair:
         """The checkpoint that both roles start from: `tiny` is built from the recording's text."""
@@ -152,7 +153,7 @@ class Phases:
         return Pair(self._start, self._start)
 
     def stalled(self, patience: int, rounds: int) -> bool:
-        """Whether no role's headline on validation rose in its last `patience` phases; 0: never.
+        """Whether no role's score on validation rose in its last `patience` phases; 0: never.
 
         Args:
             patience: How many rounds may pass without a rise.

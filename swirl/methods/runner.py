@@ -71,8 +71,9 @@ class Runner(Labels):
         begin: Path = getattr(pair, roles[0])
         tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
         schedule = self.schedule(settings, settings.batch, name)
-        # What the pretext task teaches is not yet what validation asks.
-        keep = "last" if isinstance(settings, Pretrain) else self.recipe.evaluation.select
+        keep = settings.select if isinstance(settings, Verified) else self.recipe.evaluation.select
+        if isinstance(settings, Pretrain):  # what the pretext task teaches is not yet what validation asks
+            keep = "last"
         asked: list[tuple[Role, dict[str, Any], str]] = [
             (role, *example) for role in roles for example in examples(role)
         ]

@@ -61,7 +61,7 @@ def _chosen(
     if not run.validation:
         return paths[-1]
     scored: Scored = [{role: measure(run, role, path) for role in roles} for path in paths]
-    keys = [[held_out.headline(role, rows) for role, (rows, _) in one.items()] for one in scored]
+    keys = [[held_out.worth(role, rows) for role, (rows, _) in one.items()] for one in scored]
     best = max(range(len(keys)), key=lambda i: [sum(part) for part in zip(*keys[i], strict=True)])
     chosen = best if keep == "best" else len(paths) - 1
     after = pair._replace(**dict.fromkeys(roles, paths[chosen]))
@@ -105,7 +105,7 @@ def _curve(steps: Sequence[int], scored: Scored) -> list[dict]:
         for i, (step, one) in enumerate(zip(steps, scored, strict=True))
         for role, (rows, _) in one.items()
         for row in rows
-        if row["metric"] in (metrics.HEADLINE[role], "nll_changed")
+        if row["metric"] in (metrics.HEADLINE[role], "changed_facts_f1", "false_change_rate", "nll_changed")
     ]
 
 
