@@ -153,14 +153,14 @@ def _held_out(cell: dict[str, Any]) -> tuple[float, float]:
 
 
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
-    """The table's runs, each with the value of what varies."""
+    """The table's runs, each with the value of what varies; seed by seed, so that what is done can be read."""
     key, values = plan.vary or ("", [""])
     asked = []
     for value in values:
         recipe = with_value(plan.recipe, key, value) if key else plan.recipe
         at = f"-{key}={value}" if key else ""
-        for name in plan.names():
-            for seed in plan.seeds:
+        for seed in plan.seeds:
+            for name in plan.names():
                 mine = replace(variant(recipe, name), seed=seed)
                 mine = with_rate(mine, rates[name]) if name in rates else mine
                 asked.append((Cell(name, mine, f"{name}{at}-seed{seed}"), str(value)))

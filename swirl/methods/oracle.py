@@ -8,6 +8,8 @@ An upper bound where the budget is every label (`data.labels = 0`), and not limi
 as a share of what the oracle gains.
 """
 
+from dataclasses import replace
+
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
 
@@ -16,9 +18,10 @@ PATIENCE, MOST = 3, 12
 
 
 def oracle(run: Runner, pair: Pair) -> Pair:
-    """The settings are those of `verified`, but for its rounds."""
+    """The settings are those of `verified`, but for its rounds and the choice of the best checkpoint."""
+    settings = replace(run.recipe.verified, select="best")
     for r in range(1, MOST + 1):
-        pair = run.sft(f"oracle{r}", pair, run.supervised([run.labelled]), run.recipe.verified)
+        pair = run.sft(f"oracle{r}", pair, run.supervised([run.labelled]), settings)
         if run.stalled(PATIENCE, r):
             break
     return pair
