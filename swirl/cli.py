@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -206,6 +207,7 @@ def _compare(a: argparse.Namespace) -> int:
         _varied(a.vary) if a.vary else None,
     )
     place = Place(out / "runs", Path(a.keep) if a.keep else out / "cells", Path(a.cache))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that it started end with it
     failed = comparison.run(plan, place, a.processes)
     for line in failed:
         print(f"swirl: {line}", file=sys.stderr)

@@ -39,8 +39,8 @@ class Data:
     test: float = 0.1
     """Share of transitions whose layouts are kept for the test."""
     inverse_unchanged: bool = True
-    """Whether the inverse model trains on transitions that changed nothing; where any idle action may have led there,
-    they teach it noise."""
+    """Whether the inverse model trains on transitions that changed nothing, and baselines label them; where any idle
+    action may have led there, they teach noise."""
     history: int = 0
     """Previous states shown in the prompt, for partially observed worlds."""
 

@@ -83,10 +83,14 @@ def changed_facts_f1(state: str, truth: str, prediction: str) -> float:
     All three texts are split alike: into sentences where neither state nor truth has a line break, else into lines.
     Facts have no order. Where the truth only *reorders* the state's facts (a piece moving between two rows of a map
     can swap them) or changes nothing, facts cannot tell right from wrong, and numbered lines are compared instead.
+    A text that is no state at all takes every fact away, those that the step removes too, which earns a little where
+    there are few; an empty one, as a reply that cannot be read, earns nothing.
 
     Returns:
         A value in [0, 1].
     """
+    if not prediction.strip():
+        return float(not truth.strip())
     prose = is_prose(state) and is_prose(truth)
     before, after, predicted = (facts(text, prose) for text in (state, truth, prediction))
     if before == after:
@@ -110,7 +114,7 @@ def rouge_l(prediction: str, truth: str) -> float:
 
     With m and n words of which the longest common subsequence has L: F1 = 2 L / (m + n), and 0 where either has none.
     Words are runs of a-z and 0-9 in the lowercased text, as in the package `rouge-score` without its stemmer: no
-    punctuation, no line breaks. Copying most of a long state earns most of it.
+    punctuation, no line breaks, and none at all in other scripts. Copying most of a long state earns most of it.
 
     Source: Lin, ROUGE: a package for automatic evaluation of summaries, ACL workshop 2004.
     """

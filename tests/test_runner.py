@@ -152,6 +152,14 @@ def test_labels_are_one_sample_at_temperature_1_and_unreadable_ones_are_dropped_
     assert read(runner.label("fewer", PAIR, 3).parent)[1]["pairs"] == 3
 
 
+def test_only_pairs_that_changed_are_labelled_where_the_inverse_model_knows_no_others(runner, inferred):
+    runner.recipe = Recipe(data=Data(inverse_unchanged=False))
+    drawn = [row["trajectory"] for row in runner.draw(0, "round")]
+    kept, facts = read(runner.label("round", PAIR, 2).parent)
+    assert [name for name, _ in kept] == [name for name in drawn if int(name[1]) % 2][:2]
+    assert facts == {"pairs": 2, "kept": 2}
+
+
 def test_an_inverse_model_without_a_readable_action_is_refused(runner, inferred):
     inferred["reply"] = lambda row: ""
     with pytest.raises(InputError, match="wrote no readable action; warm it up first"):

@@ -24,7 +24,6 @@ from swirl.compare.cells import Cell, Place
 from swirl.compare.variants import UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
 from swirl.errors import InputError
-from swirl.metrics import HEADLINE
 from swirl.recipe import with_value
 from swirl.types import Role
 
@@ -89,10 +88,11 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         InputError: Nothing is kept that could be compared, or a kept file cannot be read.
     """
     rates = _rates(plan, place)
-    files, rows = _kept(_cells(plan, rates), place), []
+    files, rows, rewards = _kept(_cells(plan, rates), place), [], []
     for at, found in files.items():
         if plan.reference() in found:
             rows += [{**row, "at": at} for row in summary.summarise(found, plan.reference())]
+            rewards += [{**row, "at": at} for row in summary.rewarded(found)]
     if not rows:
         raise InputError(f"{place.files} has no run of {plan.reference()}, with which the others are compared")
     results = {
@@ -103,6 +103,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": plan.vary[0] if plan.vary else None,
         "rows": rows,
+        "rewards": rewards,
     }
     out.mkdir(parents=True, exist_ok=True)
     durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")
@@ -114,6 +115,15 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
 def _check(plan: Plan) -> None:
     if not (plan.methods or own(plan.recipe)):
         raise InputError("--methods names none, and the recipe has none after its warm-up; name some")
+    if plan.reference() in UNTUNED:
+        raise InputError(
+            f"nothing can be compared with {plan.reference()}; name a method that trains as the last of --methods, or "
+            "give a recipe that has one after its warm-up"
+        )
+    if plan.recipe.warmup.steps == 0:
+        raise InputError("warmup.steps = 0: methods are compared from a warm-up; give it some steps")
+    if plan.rates and plan.vary and plan.vary[0].endswith("learning_rate"):
+        raise InputError(f"--vary {plan.vary[0]} with --learning-rates: give one of the two")
     if plan.rates and plan.tuning_seed in plan.seeds:
         raise InputError(f"--tuning-seed {plan.tuning_seed} is one of the table's --seeds; give another")
     for name in plan.names():
@@ -136,20 +146,20 @@ def _rates(plan: Plan, place: Place) -> dict[str, float]:
     """The learning rate of each method that is best on the tuning seed."""
     score: dict[str, dict[float, tuple[float, float]]] = {}
     for (name, rate), cell in _tuning(plan).items():
-        path = kept.path_of(place.files, cell)
-        if path.is_file():
+        if kept.is_kept(place.files, cell):
+            path = kept.path_of(place.files, cell)
             score.setdefault(name, {})[rate] = _held_out(kept.read(path))
     return {name: max(found, key=found.__getitem__) for name, found in score.items()}
 
 
 def _held_out(cell: dict[str, Any]) -> tuple[float, float]:
-    """The headline metrics of both roles together at the end of a run; where those tie, the facts' F1."""
+    """The scores of both roles together at the end of a run; where those tie, the facts' F1."""
 
     def last(role: Role, metric: str) -> float:
         found = reading.curve(cell, role, metric, "cpu_seconds")
         return float(found.values()[-1]) if found else 0.0
 
-    return sum(last(role, metric) for role, metric in HEADLINE.items()), last("forward", "changed_facts_f1")
+    return sum(last(role, metric) for role, metric in reading.SCORE.items()), last("forward", "changed_facts_f1")
 
 
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
@@ -171,7 +181,7 @@ def _kept(cells: Sequence[tuple[Cell, str]], place: Place) -> dict[str, reading.
     """What the table's runs left, by the value of what varies, method and seed."""
     files: dict[str, reading.Cells] = {}
     for cell, at in cells:
-        path = kept.path_of(place.files, cell)
-        if path.is_file():
+        if kept.is_kept(place.files, cell):
+            path = kept.path_of(place.files, cell)
             files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = kept.read(path)
     return files

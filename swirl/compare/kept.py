@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +47,7 @@ def is_kept(files: Path, cell: "Cell") -> bool:
     path = path_of(files, cell)
     if not path.is_file():
         return False
-    was = parse_recipe(read(path)["recipe"])  # keys that are newer than the file have their defaults
+    was = parse_recipe(read(path).get("recipe", {}))  # keys that are newer than the file have their defaults
     differ = [field.name for field in fields(was) if getattr(was, field.name) != getattr(cell.recipe, field.name)]
     if differ:
         raise InputError(
@@ -90,6 +91,7 @@ def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "points": points,
         "counts": counts,
+        "rewards": _rewards(folder),
         "rows": [row for row in results["rows"] if row["split"] == "test"],
         "alarms": results["alarms"],
         "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
@@ -107,16 +109,37 @@ def _predictions(folder: Path) -> dict[tuple[str, Role], dict[int, str]]:
     return wrote
 
 
-def _cost(folder: Path) -> dict[str, dict[str, float]]:
-    """CPU seconds, and tokens in optimiser steps, that a run had spent after each phase."""
-    spent, seconds, tokens = {}, 0.0, 0.0
+def _logged(folder: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every phase of a run as the ledger has it, and the lines of its log."""
     for phase in json.loads((folder / "ledger.json").read_text())["phases"]:
         log = folder / phase["folder"] / "log.jsonl"
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-        seconds += phase["seconds_cpu"]
+        yield phase, [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def _cost(folder: Path) -> dict[str, dict[str, float]]:
+    """CPU seconds, and tokens in optimiser steps, that a run had spent after each phase; data cost no method anything.
+
+    A phase's own seconds are those of the attempt that finished it; where it had been interrupted its log has them all.
+    """
+    spent, seconds, tokens = {}, 0.0, 0.0
+    for phase, lines in _logged(folder):
+        if phase["name"] != "data":
+            seconds += max(phase["seconds_cpu"], *(line.get("cpu_seconds", 0.0) for line in lines), 0.0)
         tokens += max((line.get("num_tokens", 0.0) for line in lines), default=0.0)
         spent[phase["name"]] = {"cpu_seconds": round(seconds, 1), "tokens": tokens}
     return spent
+
+
+def _rewards(folder: Path) -> dict[str, dict[str, float]]:
+    """The mean reward in the first and in the last tenth of each phase that had one."""
+    found = {}
+    for phase, lines in _logged(folder):
+        rewards = [line["reward"] for line in lines if line.get("reward") is not None]
+        if rewards:
+            tenth = max(1, len(rewards) // 10)
+            ends = {"first": rewards[:tenth], "last": rewards[-tenth:]}
+            found[phase["name"]] = {name: round(float(np.mean(part)), 4) for name, part in ends.items()}
+    return found
 
 
 def _by_trajectory(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swirl.compare import reading, summary
-from swirl.metrics import HEADLINE
+from swirl.compare.reading import SCORE
 from swirl.types import ROLES
 
 if TYPE_CHECKING:
@@ -47,26 +47,17 @@ def page(results: dict[str, Any], files: dict[str, reading.Cells]) -> str:
         results: What `results.json` holds.
         files: The kept cells, by what was varied, method and seed.
     """
-    parts = ["<h1>Comparison</h1>", f"<p>{_what(results)}</p>"]
+    parts = ["<h1>Comparison</h1>", f"<p>{_plain(summary.told(results))}</p>"]
     for title, lines in summary.tables(results).items():
         parts += [f"<h2>{_text(title)}</h2>", _table(lines)]
     for at, cells in files.items():
-        suffix = f", {results['vary']} = {at}" if results["vary"] else ""
-        parts += [f"<h2>Test metrics over cost{_text(suffix)}</h2>", _svg(_curves(cells))]
-    cells = list(files.values())[-1]
-    parts += ["<h2>Predictions</h2>", *_samples(cells), "<h2>Inferred actions</h2>", _table(_health(cells))]
-    parts += ["<h2>Alarms</h2>", _alarms(cells), "<h2>What ran</h2>", _table(_provenance(files))]
+        here = _text(f", {results['vary']} = {at}" if results["vary"] else "")
+        parts += [f"<h2>Test metrics over cost{here}</h2>", _svg(_curves(cells))]
+        parts += [f"<h2>Predictions{here}</h2>", *_samples(cells)]
+        parts += [f"<h2>Inferred actions{here}</h2>", _table(_health(cells)), f"<h2>Alarms{here}</h2>", _alarms(cells)]
+    parts += ["<h2>What ran</h2>", _table(_provenance(files))]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Comparison</title><style>{STYLE}</style>'
     return f"{head}</head><body>{''.join(parts)}</body></html>\n"
-
-
-def _what(results: dict[str, Any]) -> str:
-    seeds, tuned = ", ".join(map(str, results["seeds"])), results["tuning_seed"]
-    rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
-    return _text(
-        f"Seeds {seeds}; {rates}. Every method is read where it has spent what {results['reference']} spends, the "
-        "oracle at its end. Intervals: 95 %, bootstrap over seeds and test trajectories; differences are paired."
-    )
 
 
 def _text(text: object) -> str:
@@ -93,20 +84,20 @@ def _svg(figure: "Figure") -> str:
 
 
 def _curves(cells: reading.Cells) -> "Figure":
-    """The headline of each role over CPU seconds: mean over seeds."""
+    """The score of each role over CPU seconds: mean over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for ax, role in zip(figure.subplots(1, 2), ROLES, strict=True):
         for i, (method, by_seed) in enumerate(reading.entries(cells).items()):
-            curves = [reading.curve(cell, role, HEADLINE[role], "cpu_seconds") for cell in by_seed.values()]
+            curves = [reading.curve(cell, role, SCORE[role], "cpu_seconds") for cell in by_seed.values()]
             curves = [one for one in curves if one]
             if not curves:
                 continue
             grid = np.linspace(min(c.cost[0] for c in curves), max(c.cost[-1] for c in curves), 200)
             mean = np.mean([np.interp(grid, c.cost, c.values()) for c in curves], axis=0)
             ax.plot(grid, mean, "o-" if len(set(grid)) == 1 else "-", label=method, color=COLOURS[i % len(COLOURS)])
-        ax.set(xlabel="CPU seconds", ylabel=summary.TITLES[HEADLINE[role]], title=f"{role} model")
+        ax.set(xlabel="CPU seconds", ylabel=summary.TITLES[SCORE[role]], title=f"{role} model")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
     return figure

@@ -1,6 +1,7 @@
 """`results.json` of a comparison and its tables, which are made from it alone."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,18 @@ import numpy as np
 from swirl import progress
 from swirl.compare import reading
 from swirl.compare.kept import BASELINES
+from swirl.compare.reading import NET, SCORE
 from swirl.compare.variants import UNLIMITED
-from swirl.metrics import HEADLINE
 from swirl.types import ROLES, Role
 
 UNITS = ("cpu_seconds", "tokens")
 METRICS: dict[Role, tuple[str, ...]] = {
-    "forward": (HEADLINE["forward"], "changed_facts_f1", "false_change_rate", "rouge_l", "bert_score"),
-    "inverse": (HEADLINE["inverse"],),
+    "forward": (NET, "exact_match_changed", "false_change_rate", "changed_facts_f1", "rouge_l", "bert_score"),
+    "inverse": ("action_exact_match_changed",),
 }
 TITLES = {
-    "exact_match_changed": "next state, exact",
+    NET: "next state, net",
+    "exact_match_changed": "exact on changed",
     "changed_facts_f1": "changed facts F1",
     "false_change_rate": "false changes",
     "rouge_l": "ROUGE-L",
@@ -46,18 +48,22 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
     for role, metrics in METRICS.items():
         for metric in metrics:
             first = next(iter(cells[reference].values()))
-            counts = np.array(first["counts"][role].get(metric, []))
-            for unit in UNITS if counts.sum() else ():
+            counts = reading.counts(first, role, metric)
+            for unit in UNITS if len(counts) else ():
                 found = reading.readings(cells, reference, role, metric, unit)
                 common = {"role": role, "metric": metric, "unit": unit}
-                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric == HEADLINE[role])]
+                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric == SCORE[role])]
     return rows
 
 
 def _costs(cells: reading.Cells, reference: str) -> Rows:
     rows: Rows = []
     for unit in UNITS:
+        warm = [reading.warmed(cell, unit) for cell in cells[reference].values()]
+        rows.append(_cost("warmup", unit, warm))
         for method, by_seed in cells.items():
+            if method == "warmup":
+                continue
             spent = [
                 reading.spent(cell, unit)
                 if method in UNLIMITED
@@ -65,14 +71,16 @@ def _costs(cells: reading.Cells, reference: str) -> Rows:
                 for seed, cell in by_seed.items()
                 if seed in cells[reference]
             ]
-            facts = {"value": float(np.mean(spent)), "low": None, "high": None, "seeds": len(spent)}
-            rows.append(
-                {"role": "both", "metric": "cost", "unit": unit, "method": method, "statistic": "cost", **facts}
-            )
+            rows.append(_cost(method, unit, spent))
     return rows
 
 
-def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, headline: bool) -> Rows:
+def _cost(method: str, unit: str, spent: Sequence[float]) -> dict[str, Any]:
+    facts = {"value": float(np.mean(spent)), "low": None, "high": None, "seeds": len(spent)}
+    return {"role": "both", "metric": "cost", "unit": unit, "method": method, "statistic": "cost", **facts}
+
+
+def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, score: bool) -> Rows:
     rows: Rows = []
 
     def add(method: str, statistic: str, estimate: reading.Estimate | None) -> None:
@@ -83,10 +91,34 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
         add(method, "value", reading.estimate(lambda mean: mean, [sums], counts))
         if method not in (reference, *BASELINES):
             add(method, "difference", reading.estimate(reading.difference, [sums, found[reference]], counts))
-        if headline and "oracle" in found and method not in ("warmup", "oracle", *BASELINES):
+        if score and "oracle" in found and method not in ("warmup", "oracle", *BASELINES):
             bounds = [sums, found["warmup"], found["oracle"]]
             add(method, "gap_closed", reading.estimate(reading.gap_closed, bounds, counts))
     return rows
+
+
+def rewarded(cells: reading.Cells) -> Rows:
+    """Reward and held-out quality side by side: what phases with a reward made of both, means over seeds.
+
+    Returns:
+        Rows {"method", "phase", "role", "seeds", "first", "last", "before", "after"}: the reward in the first and in
+        the last tenth of the phase, and the role's score on the test part before and after it.
+    """
+    found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+    for method, by_seed in cells.items():
+        for cell in by_seed.values():
+            for role in ROLES:
+                curve = reading.curve(cell, role, SCORE[role], "cpu_seconds")
+                phases = [p["phase"] for p in cell["points"] if p["role"] == role and "cpu_seconds" in p]
+                for phase, (before, after) in zip(phases[1:], pairwise(curve.values() if curve else ()), strict=True):
+                    if phase in cell["rewards"]:
+                        row = {**cell["rewards"][phase], "before": before, "after": after}
+                        found.setdefault((method, phase, role), []).append(row)
+    return [
+        {"method": method, "phase": phase, "role": role, "seeds": len(rows)}
+        | {name: float(np.mean([row[name] for row in rows])) for name in ("first", "last", "before", "after")}
+        for (method, phase, role), rows in found.items()
+    ]
 
 
 COSTS = {"cpu_seconds": "CPU s", "tokens": "tokens"}
@@ -97,7 +129,15 @@ def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Every table by its title: methods at the reference's CPU seconds and at its tokens, or by what was varied."""
     if results["vary"]:
         return {f"By {results['vary']}: {lines[0][0]}": lines for lines in varied(results)}
-    return {HEADS[unit]: table(results, unit) for unit in UNITS}
+    return {HEADS[unit]: table(results, unit) for unit in UNITS} | _rewards(results["rewards"])
+
+
+def _rewards(rows: Rows) -> dict[str, list[list[str]]]:
+    lines = [["method", "phase", "seeds", "reward, first tenth", "last tenth", "score, before", "after"]]
+    for row in rows:
+        values = [f"{row[name]:.3f}" for name in ("first", "last", "before", "after")]
+        lines.append([f"`{row['method']}`", row["phase"], str(row["seeds"]), *values])
+    return {"Reward beside held-out quality, by phase": lines} if rows else {}
 
 
 def show(results: dict[str, Any], out: Path) -> None:
@@ -107,9 +147,21 @@ def show(results: dict[str, Any], out: Path) -> None:
     print(f"report {out}/report.html\nresults {out}/results.json")
 
 
+def told(results: dict[str, Any]) -> str:
+    """What the tables are of, in a few sentences."""
+    seeds, tuned = ", ".join(map(str, results["seeds"])), results["tuning_seed"]
+    rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
+    return (
+        f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, "
+        "`oracle` at its end. In brackets: 95 % intervals by bootstrap over seeds and test trajectories; differences "
+        "are paired. *Net*: the exact matches where something changed less the false changes where nothing did, shares."
+    )
+
+
 def text(results: dict[str, Any]) -> str:
     """The tables in Markdown."""
-    return "\n".join(f"{title}:\n\n{markdown(lines)}" for title, lines in tables(results).items())
+    parts = [f"{title}:\n\n{markdown(lines)}" for title, lines in tables(results).items()]
+    return "\n".join([f"{told(results)}\n", *parts])
 
 
 def table(results: dict[str, Any], unit: str) -> list[list[str]]:
@@ -124,16 +176,16 @@ def table(results: dict[str, Any], unit: str) -> list[list[str]]:
         if any(key[1:3] == (role, metric) for key in cells)
     ]
     for statistic, title in (("gap_closed", "gap closed"), ("difference", f"against `{results['reference']}`")):
-        columns += [(role, HEADLINE[role], statistic, f"{role}: {title}") for role in ROLES]
+        columns += [(role, SCORE[role], statistic, f"{role}: {title}") for role in ROLES]
     columns = [c for c in columns if any((method, *c[:3]) in cells for method in known)]
     lines = [["method", "seeds", "learning rate", COSTS[unit], *(title for *_, title in columns)]]
     for method in _in_order(known, results["methods"]):
         mine = [cells.get((method, *column[:3])) for column in columns]
-        seeds = max(row["seeds"] for row in mine if row)
+        seeds = max(row["seeds"] for row in rows if row["method"] == method)
         rate = results["learning_rates"].get(method)
         spent = cells.get((method, "both", "cost", "cost"))
         told = [str(seeds), f"{rate:g}" if rate else "", f"{spent['value']:.0f}" if spent else ""]
-        lines.append([f"`{method}`", *told, *(_cell(row) for row in mine)])
+        lines.append([f"`{method}`", *told, *(_cell(row, seeds) for row in mine)])
     return lines
 
 
@@ -147,26 +199,30 @@ def _in_order(known: Sequence[str], asked: Sequence[str]) -> list[str]:
     return [*first, *others, *middle, *last]
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: dict[str, Any] | None, seeds: int) -> str:
     if row is None:
         return ""
     sign = "+" if row["statistic"] == "difference" else ""
-    return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+    fewer = f", {row['seeds']} of {seeds} seeds" if row["seeds"] < seeds else ""
+    return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]{fewer}"
 
 
 def varied(results: dict[str, Any]) -> list[list[list[str]]]:
-    """The headline of every method at every value of what was varied, a table per role."""
+    """The score of every method at every value of what was varied, a table per role."""
     parts = []
     for role in ROLES:
-        rows = [r for r in results["rows"] if r["role"] == role and r["metric"] == HEADLINE[role]]
+        rows = [r for r in results["rows"] if r["role"] == role and r["metric"] == SCORE[role]]
         rows = [r for r in rows if r["unit"] == "cpu_seconds" and r["statistic"] == "value"]
         if not rows:
             continue
         values = list(dict.fromkeys(row["at"] for row in rows))
         cells = {(row["method"], row["at"]): row for row in rows}
         methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
-        lines = [[f"{TITLES[HEADLINE[role]]}, by `{results['vary']}`", *map(str, values)]]
-        lines += [[f"`{method}`", *(_cell(cells.get((method, value))) for value in values)] for method in methods]
+        lines = [[f"{TITLES[SCORE[role]]}, by `{results['vary']}`", *map(str, values)]]
+        seeds = max(row["seeds"] for row in rows)
+        lines += [
+            [f"`{method}`", *(_cell(cells.get((method, value)), seeds) for value in values)] for method in methods
+        ]
         parts.append(lines)
     return parts
 

@@ -22,7 +22,6 @@ PUBLISHED: dict[str, Any] = {
     "select": "last",
 }
 ITERATIONS = 3
-ORACLE_VALIDATION = 500
 
 
 def _as_it_is(recipe: Recipe) -> Recipe:
@@ -58,9 +57,11 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Change]] = {
         ("swirl",),
         _published(ITERATIONS, replay=1.0, fidelity=1.0, min_spread=0.1, select="best"),
     ),
+    # Other rewards, and a control without one: the same optimiser, settings and last checkpoint.
+    **{name: ((name,), _published()) for name in ("rlvr", "rwml", "inverse-reward", "shuffled-reward")},
     "oracle": (
         ("oracle",),
-        lambda recipe: replace(recipe, data=replace(recipe.data, labels=0, validation_labels=ORACLE_VALIDATION)),
+        lambda recipe: replace(recipe, data=replace(recipe.data, labels=0, validation_labels=0)),
     ),
 }
 """All others of `METHODS` stand for themselves, with the recipe's settings."""
@@ -94,8 +95,12 @@ def variant(recipe: Recipe, name: str) -> Recipe:
 
 
 def own(recipe: Recipe) -> str:
-    """What the recipe itself does after its warm-up; "" where that is nothing."""
-    return "+".join(recipe.methods[len(prefix(recipe)) :])
+    """What the recipe itself does after its warm-up; "" where that is nothing.
+
+    "recipe" where it has the name of a vetted setting, and other settings.
+    """
+    name = "+".join(recipe.methods[len(prefix(recipe)) :])
+    return "recipe" if name in VARIANTS and VARIANTS[name][1](recipe) != recipe else name
 
 
 def prefix(recipe: Recipe) -> tuple[str, ...]:

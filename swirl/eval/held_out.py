@@ -167,9 +167,10 @@ def results(
         low, high = intervals.bootstrap_interval(value, trajectories[index])
         out.append(result(role, name, float(np.mean(value)), low, high, len(value)))
     if role == "inverse":
-        signs = health.action_health([p for p in predictions if p])
+        readable = [text for text in predictions if text]
+        signs = health.action_health(readable)
         signs.pop("length_mean", None)  # already there, with its interval
-        out += [result(role, f"action_{name}", value, None, None, len(predictions)) for name, value in signs.items()]
+        out += [result(role, f"action_{name}", value, None, None, len(readable)) for name, value in signs.items()]
     return out
 
 

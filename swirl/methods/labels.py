@@ -22,10 +22,13 @@ class Labels(Phases):
     """The labelling phases of a run."""
 
     def label(self, stage: str, pair: Pair, count: int, shuffled: bool = False) -> Path:
-        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action; or with another pair's."""
+        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action; or with another pair's.
+
+        Pairs that changed something, where the inverse model was taught no others (`data.inverse_unchanged = false`).
+        """
 
         def work(out: Path) -> None:
-            rows = self.draw(count, stage)
+            rows = self.draw(count, stage, changed=not self.recipe.data.inverse_unchanged)
             inverse = self.scorer(pair.inverse)
             actions = parallel.spread(rows, lambda part: self._sample(inverse, part, 1, stage))
             if shuffled:

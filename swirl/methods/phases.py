@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, labelling, ledger, models, parallel, prompts, tiny, train
+from swirl import durable, labelling, ledger, metrics, models, parallel, prompts, tiny, train
 from swirl.config import Recipe
 from swirl.eval import held_out
 from swirl.methods import METHODS
@@ -33,6 +34,8 @@ class Pair(NamedTuple):
 
 Measured = tuple[list[dict[str, Any]], list[str]]
 """Validation metrics of a checkpoint in a role, and its prediction for every validation row."""
+PART = 4096
+"""State-only pairs that are looked at together."""
 
 
 class Phases:
@@ -103,11 +106,14 @@ class Phases:
         # Where no action is known, a sentence.
         return {"forward": states + states // 4 + 1, "inverse": actions + actions // 4 + 8 if actions else 64}
 
-    def draw(self, count: int, stage: str) -> list[dict[str, Any]]:
-        """State-only pairs: a permutation's beginning, all of them for 0 or where there are fewer."""
+    def draw(self, count: int, stage: str, changed: bool = False) -> list[dict[str, Any]]:
+        """State-only pairs, or those that changed: a permutation's beginning; all for 0 or where they are fewer."""
         table = pq.read_table(self.state_only)
         order = np.random.default_rng(self.seed(stage)).permutation(table.num_rows)
-        return table.take(pa.array(order[: count or None])).to_pylist()
+        parts = (table.take(pa.array(order[i : i + PART])).to_pylist() for i in range(0, len(order), PART))
+        rows = (row for part in parts for row in part)
+        wanted = (row for row in rows if not changed or metrics.changed(row["state"], row["next_state"]))
+        return list(islice(wanted, count or None))
 
     # Phases
 

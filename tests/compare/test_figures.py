@@ -1,6 +1,8 @@
 """The figures, tables and report of a comparison, from kept files with known numbers."""
 
 import json
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from test_reading import point
 
 from swirl.compare import comparison, report, summary
 from swirl.compare.cells import Place
-from swirl.config import Recipe
+from swirl.config import Recipe, Warmup
 from swirl.errors import InputError
 from swirl.recipe import load_recipe
 
@@ -24,6 +26,7 @@ def cell(*later, warm=(0, 1)):
     return {
         "points": [*points, inverse, *later],
         "counts": {role: COUNTS for role in ("forward", "inverse")},
+        "rewards": {"swirl1-forward-grpo": {"first": -0.5, "last": -0.25}},
         "rows": [
             {"role": "inverse", "phase": "warmup", "metric": "action_unique_share", "value": 0.25},
         ],
@@ -58,6 +61,7 @@ def results(cells):
         "tuning_seed": 1000,
         "vary": None,
         "rows": rows,
+        "rewards": summary.rewarded(cells),
     }
 
 
@@ -76,6 +80,7 @@ def test_values_differences_gaps_and_costs(results):
         ("swirl", "value"): swirl,
         ("oracle", "value"): 1,
         ("copy-input", "value"): 0,
+        ("warmup", "cost"): 30,
         ("warmup", "difference"): -3 / 5,
         ("swirl", "difference"): swirl - 4 / 5,
         ("oracle", "difference"): 1 / 5,
@@ -87,6 +92,19 @@ def test_values_differences_gaps_and_costs(results):
     }
     assert found == pytest.approx(expected)
     assert figures(results, "tokens")["swirl", "cost"] == 500
+
+
+def test_a_reward_stands_beside_what_it_brought(cells, results):
+    cells["swirl"][1]["rewards"]["swirl1-forward-grpo"] = {"first": -0.7, "last": -0.65}
+    (row,) = summary.rewarded(cells)
+    found = {
+        name: pytest.approx(value)
+        for name, value in {"first": -0.6, "last": -0.45, "before": 0.2, "after": 0.4}.items()
+    }
+    assert row == {"method": "swirl", "phase": "swirl1-forward-grpo", "role": "forward", "seeds": 2, **found}
+    lines = summary.tables(results)["Reward beside held-out quality, by phase"]
+    assert lines[1] == ["`swirl`", "swirl1-forward-grpo", "2", "-0.500", "-0.250", "0.200", "0.400"]
+    assert len(summary.tables({**results, "rewards": []})) == 2
 
 
 def test_an_oracle_that_gains_nothing_bounds_nothing(cells, results):
@@ -104,18 +122,29 @@ def test_the_table_names_what_was_compared_in_order(results):
     head, swirl = lines[0], lines[3]
     told = dict(zip(head, swirl, strict=True))
     assert told["seeds"] == "2" and told["learning rate"] == "1e-05" and told["CPU s"] == "50"
-    assert told["next state, exact"].startswith("0.267 [")
+    assert told["next state, net"] == told["exact on changed"]  # nothing stands still there
+    assert told["next state, net"].startswith("0.267 [")
     assert told["forward: against `verified`"].startswith("-0.533 [-")
     assert told["action, exact"].startswith("0.500 [")
     assert dict(zip(head, lines[4], strict=True))["forward: against `verified`"] == ""
     assert "| `swirl` | 2 | 1e-05 | 50 |" in summary.text(results)
 
 
+def test_what_is_of_fewer_seeds_says_so(cells, results):
+    del cells["oracle"][1]
+    results["rows"] = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
+    head, *lines = summary.table(results, "cpu_seconds")
+    told = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert told["`swirl`"]["forward: gap closed"].endswith(", 1 of 2 seeds")
+    assert told["`swirl`"]["next state, net"].endswith("]")
+    assert told["`oracle`"]["seeds"] == "1"
+
+
 def test_what_varies_becomes_columns(cells, results):
     at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
     results |= {"vary": "data.labels", "rows": at}
     [forward, inverse] = summary.tables(results).values()
-    assert forward[0] == ["next state, exact, by `data.labels`", "100", "200"]
+    assert forward[0] == ["next state, net, by `data.labels`", "100", "200"]
     assert [line[0] for line in forward[1:]][-1] == "`oracle`"
     assert forward[2][1].startswith("0.200 [") and inverse[0][0].startswith("action, exact")
 
@@ -123,11 +152,28 @@ def test_what_varies_becomes_columns(cells, results):
 def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cells, results):
     page = report.page(results, {"": cells})
     assert page.count("<svg") == 1 and "<script" not in page and "src=" not in page
+    assert "Every method is read where it has spent what verified spends" in page
     assert "lamp &lt;b&gt;off&lt;/b&gt;" in page  # recordings are data, not markup
     assert "lamp <del>on</del><ins>off</ins>" in page
     assert "swirl, seed 1: swirl1-forward-grpo: reward rose" in page
     for fact in ("abc1234", "cores 2", "torch 2.13.0", "0.250"):
         assert fact in page
+
+
+def test_the_report_shows_every_value_of_what_varies(cells, results):
+    other = {
+        "verified": {
+            0: {**cell(point("verified1-forward-sft", "forward", 50, [2, 2])), "alarms": ["actions collapsed"]}
+        }
+    }
+    page = report.page({**results, "vary": "data.labels"}, {"100": other, "200": cells})
+    for title in (
+        "Alarms, data.labels = 100",
+        "Inferred actions, data.labels = 200",
+        "actions collapsed",
+        "reward rose",
+    ):
+        assert title in page
 
 
 @pytest.mark.parametrize(
@@ -139,18 +185,30 @@ def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cell
 )
 def test_the_learning_rate_is_that_which_ends_best_on_the_tuning_seed(tmp_path, right, chosen):
     rates = (1e-4, 1e-3, 1e-2)
-    for rate, sums in zip(rates, right, strict=True):
-        found = cell(point("bootstrap1-forward-sft", "forward", 40, [2, 3]), point("b2", "forward", 60, sums))
-        (tmp_path / f"tune-bootstrap-{rate:g}.json").write_text(json.dumps(found))
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
     plan = comparison.Plan(recipe, ["bootstrap", "oracle"], [0], rates)
+    for (method, rate), asked in comparison._tuning(plan).items():
+        if method == "bootstrap":
+            sums = right[rates.index(rate)]
+            found = cell(point("bootstrap1-forward-sft", "forward", 40, [2, 3]), point("b2", "forward", 60, sums))
+            kept = {**found, "recipe": tomllib.loads(asked.recipe.toml())}
+            (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
     assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == {"bootstrap": chosen}
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path):
     recipe = Recipe(methods=("pretrain", "warmup"))
-    with pytest.raises(InputError, match="--methods names none, and the recipe has none after its warm-up"):
-        comparison.run(comparison.Plan(recipe, [], [0]), Place(tmp_path, tmp_path, tmp_path), 1)
+    for plan, message in (
+        (comparison.Plan(recipe, [], [0]), "--methods names none, and the recipe has none after its warm-up"),
+        (comparison.Plan(recipe, ["swirl", "oracle"], [0]), "nothing can be compared with oracle; name a method that"),
+        (comparison.Plan(replace(recipe, warmup=Warmup(steps=0)), ["swirl"], [0]), "are compared from a warm-up"),
+        (
+            comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary=("swirl.learning_rate", [1e-4])),
+            "--vary swirl.learning_rate with --learning-rates: give one of the two",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            comparison.run(plan, Place(tmp_path, tmp_path, tmp_path), 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swirl.compare import reading
-from swirl.compare.reading import Curve, difference, estimate, gap_closed
+from swirl.compare.reading import NET, Curve, difference, estimate, gap_closed
 
 
 def point(phase, role, cost, sums):
@@ -21,11 +21,13 @@ def cell(*later, seed=0):
 
 
 def test_a_curve_is_read_between_its_points_and_at_its_ends():
-    curve = Curve(np.array([10.0, 20.0, 40.0]), np.array([[0.0, 2.0], [2.0, 4.0], [6.0, 4.0]]), np.array([8, 12]))
-    assert curve.at(15).tolist() == [1, 3]
-    assert curve.at(35).tolist() == [5, 4]
-    assert curve.at(3).tolist() == [0, 2]
-    assert curve.at(np.inf).tolist() == [6, 4]
+    curve = Curve(
+        np.array([10.0, 20.0, 40.0]), np.array([[[0.0, 2.0]], [[2.0, 4.0]], [[6.0, 4.0]]]), np.array([[8, 12]])
+    )
+    assert curve.at(15).tolist() == [[1, 3]]
+    assert curve.at(35).tolist() == [[5, 4]]
+    assert curve.at(3).tolist() == [[0, 2]]
+    assert curve.at(np.inf).tolist() == [[6, 4]]
     assert curve.values().tolist() == [2 / 20, 6 / 20, 10 / 20]
 
 
@@ -33,7 +35,7 @@ def test_a_curve_begins_when_both_roles_are_warm_and_leaves_out_what_is_no_phase
     one = cell(point("verified1-forward-sft", "forward", 50, [2, 3]), point("verified", "forward", None, [2, 3]))
     curve = reading.curve(one, "forward", "exact_match_changed", "cpu_seconds")
     assert curve.cost.tolist() == [30, 50]  # not 20: the inverse model's warm-up had to be paid for too
-    assert curve.sums.tolist() == [[0, 1], [2, 3]]
+    assert curve.sums.tolist() == [[[0, 1]], [[2, 3]]]
     assert reading.curve(one, "forward", "exact_match_changed", "tokens").cost.tolist() == [300, 500]
     assert reading.curve(one, "forward", "rouge_l", "tokens") is None
 
@@ -49,11 +51,11 @@ def test_everything_is_read_at_the_references_cost_in_its_seed_and_the_oracle_at
     }
     found = reading.readings(cells, "verified", "forward", "exact_match_changed", "cpu_seconds")
     assert {name: {seed: sums.tolist() for seed, sums in of.items()} for name, of in found.items()} == {
-        "copy-input": {0: [0, 0]},
-        "warmup": {0: [0, 1]},
-        "verified": {0: [1, 2]},
-        "bootstrap": {0: [1.5, 2]},  # halfway between 40 and 60 seconds
-        "oracle": {0: [2, 3]},
+        "copy-input": {0: [[0, 0]]},
+        "warmup": {0: [[0, 1]]},
+        "verified": {0: [[1, 2]]},
+        "bootstrap": {0: [[1.5, 2]]},  # halfway between 40 and 60 seconds
+        "oracle": {0: [[2, 3]]},
     }
 
 
@@ -65,45 +67,71 @@ def test_each_number_of_samples_is_an_entry_with_the_warm_ups_inverse_model():
     assert list(found) == ["best-of-2", "best-of-4"]
     for name, sums in (("best-of-2", [1, 1]), ("best-of-4", [2, 1])):
         curve = reading.curve(found[name][0], "forward", "exact_match_changed", "cpu_seconds")
-        assert curve.at(1000).tolist() == sums
-        assert reading.curve(found[name][0], "inverse", "exact_match_changed", "cpu_seconds").at(0).tolist() == [1, 1]
+        assert curve.at(1000).tolist() == [sums]
+        assert reading.curve(found[name][0], "inverse", "exact_match_changed", "cpu_seconds").at(0).tolist() == [[1, 1]]
 
 
 def test_a_figure_is_the_mean_over_seeds_of_sums_over_rows():
-    counts = np.array([1, 3])
-    found = estimate(lambda mean: mean, [{0: np.array([1.0, 0.0]), 1: np.array([1.0, 3.0])}], counts)
+    counts = np.array([[1, 3]])
+    found = estimate(lambda mean: mean, [{0: np.array([[1.0, 0.0]]), 1: np.array([[1.0, 3.0]])}], counts)
     assert found.value == (1 / 4 + 4 / 4) / 2
     assert found.seeds == 2
 
 
 def test_only_common_seeds_count_and_none_is_no_figure():
-    one, other = {0: np.array([1.0]), 1: np.array([0.0])}, {1: np.array([1.0]), 2: np.array([0.0])}
-    found = estimate(difference, [one, other], np.array([1]))
+    one, other = {0: np.array([[1.0]]), 1: np.array([[0.0]])}, {1: np.array([[1.0]]), 2: np.array([[0.0]])}
+    found = estimate(difference, [one, other], np.array([[1]]))
     assert (found.value, found.seeds) == (-1, 1)
-    assert estimate(difference, [one, {5: np.array([1.0])}], np.array([1])) is None
+    assert estimate(difference, [one, {5: np.array([[1.0]])}], np.array([[1]])) is None
 
 
 def test_a_paired_difference_has_no_width_where_the_methods_differ_by_the_same_everywhere():
     rng = np.random.default_rng(0)
-    one = {seed: rng.random(20) for seed in range(5)}
+    one = {seed: rng.random((1, 20)) for seed in range(5)}
     other = {seed: sums + 0.25 for seed, sums in one.items()}
-    found = estimate(difference, [other, one], np.ones(20, int))
+    found = estimate(difference, [other, one], np.ones((1, 20), int))
     assert (found.low, found.value, found.high) == pytest.approx((0.25, 0.25, 0.25))
-    alone = estimate(lambda mean: mean, [other], np.ones(20, int))
+    alone = estimate(lambda mean: mean, [other], np.ones((1, 20), int))
     assert alone.high - alone.low > 0.02
 
 
-def test_the_interval_covers_seeds():
-    """Each seed has one value everywhere: samples of two seeds have means 0, 1/2 or 1."""
-    found = estimate(lambda mean: mean, [{0: np.zeros(4), 1: np.ones(4)}], np.ones(4, int))
-    assert (found.low, found.value, found.high) == (0, 0.5, 1)
+def test_an_interval_over_few_seeds_holds_the_truth_as_often_as_it_says():
+    rng, counts = np.random.default_rng(0), np.ones((1, 30), int)
+    for seeds in (3, 5):
+        held = 0
+        for _ in range(200):
+            sums = {seed: rng.normal(rng.normal(0.5, 0.1), 0.1, (1, 30)) for seed in range(seeds)}
+            found = estimate(lambda mean: mean, [sums], counts, samples=400)
+            held += found.low <= 0.5 <= found.high
+        assert held >= 180  # a bootstrap of the seeds as they are: 141 of 3, 165 of 5
+
+
+def test_of_one_seed_the_interval_is_over_trajectories():
+    found = estimate(lambda mean: mean, [{0: np.array([[0.0, 1.0] * 10])}], np.ones((1, 20), int))
+    assert (found.value, found.high - found.low) == (0.5, pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20), rel=0.1))
+
+
+def test_a_metric_of_two_parts_is_the_sum_of_their_means():
+    """Of 4 changed rows 3 are right, of 2 unchanged ones 1 is changed; copying scores nothing."""
+    one = cell(point("verified1-forward-sft", "forward", 50, [1, 2]))
+    one["counts"]["forward"] = {"exact_match_changed": [2, 2], "false_change_rate": [0, 2]}
+    for p in one["points"]:
+        p["sums"]["false_change_rate"] = [0, 1] if p["phase"] == "verified1-forward-sft" else [0, 0]
+    assert reading.counts(one, "forward", NET).tolist() == [[2, 2], [0, 2]]
+    curve = reading.curve(one, "forward", NET, "cpu_seconds")
+    assert curve.values().tolist() == [1 / 4, 3 / 4 - 1 / 2]
+    found = reading.readings({"verified": {0: one}}, "verified", "forward", NET, "cpu_seconds")
+    assert estimate(lambda mean: mean, [found["verified"]], curve.counts).value == pytest.approx(1 / 4)
+    assert estimate(lambda mean: mean, [found["copy-input"]], curve.counts).value == 0
+    del one["counts"]["forward"]["false_change_rate"]  # nothing ever stands still there
+    assert reading.curve(one, "forward", NET, "cpu_seconds").values().tolist() == [1 / 4, 3 / 4]
 
 
 def test_more_seeds_on_the_same_trajectories_do_not_narrow_what_trajectories_leave_open():
-    sums = np.array([0.0, 1.0] * 10)
+    sums = np.array([[0.0, 1.0] * 10])
     width = {}
     for seeds in (1, 16):
-        found = estimate(lambda mean: mean, [dict.fromkeys(range(seeds), sums)], np.ones(20, int))
+        found = estimate(lambda mean: mean, [dict.fromkeys(range(seeds), sums)], np.ones((1, 20), int))
         width[seeds] = found.high - found.low
     assert width[16] == pytest.approx(width[1], rel=0.1)
     # The binomial interval of 20 trajectories: 0.5 +- 1.96 sqrt(0.25 / 20).

@@ -20,7 +20,14 @@ def test_the_recipes_own_method_is_the_recipe_itself_tested_after_every_phase():
     assert replace(changed, evaluation=RECIPE.evaluation, inferred=RECIPE.inferred, swirl=RECIPE.swirl) == RECIPE
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "sft-merge", "rlvr", "random-label", "shuffled-reward"])
+@pytest.mark.parametrize("name", ["rlvr", "rwml", "inverse-reward", "shuffled-reward"])
+def test_other_rewards_have_what_the_published_method_has(name):
+    changed = variant(RECIPE, name)
+    assert (changed.methods[-1], changed.swirl) == (name, variant(RECIPE, "swirl").swirl)
+    assert changed.swirl.select == "last"
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "sft-merge", "random-label"])
 def test_a_method_follows_the_warm_up_with_the_recipes_settings(name):
     changed, section = variant(RECIPE, name), METHODS[name]
     assert changed.methods == ("pretrain", "warmup", name)
@@ -44,6 +51,14 @@ def test_all_but_shared_weights_and_the_oracle_begin_from_one_warm_up():
     common = shared_part(variant(RECIPE, "bootstrap"))
     assert common.methods == ("pretrain", "warmup")
     assert {name for name in names if shared_part(variant(RECIPE, name)) != common} == {"swirl-shared", "oracle"}
+
+
+def test_a_recipe_with_other_settings_does_not_take_a_vetted_name():
+    folder = Path(__file__).parents[2] / "recipes"
+    anchored, published = (load_recipe(folder / f"minigrid-{stem}.toml") for stem in ("anchored", "published"))
+    assert (own(anchored), own(published)) == ("recipe", "swirl")
+    assert variant(anchored, "recipe").swirl == anchored.swirl
+    assert variant(anchored, "swirl").swirl.replay == 0
 
 
 def test_a_changed_warm_up_is_another_warm_up():
