@@ -237,7 +237,9 @@ def _eval(a: argparse.Namespace) -> None:
     from swirl.eval import standalone
     from swirl.eval.judge import Judge
 
-    judge = Judge(a.judge, a.judge_model, a.judge_cache, a.judge_requests, a.judge_tokens) if a.judge else None
+    limits = (a.judge_requests, a.judge_tokens)
+    roles = sum(bool(path) for path in (a.forward, a.inverse))
+    judge = Judge(a.judge, a.judge_model, a.judge_cache, *limits, parts=roles) if a.judge else None
     rows = standalone.evaluate(a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder, a.suite, judge)
     standalone.show(rows, as_json=a.json)
 

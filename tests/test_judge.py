@@ -197,6 +197,15 @@ def test_an_unreadable_prediction_scores_0_and_is_not_asked(serve, cache):
     assert server.asked == ["lamp 9 on"]
 
 
+def test_of_unreadable_predictions_as_large_a_share_counts_as_of_the_others(serve, cache):
+    server, texts = serve(lambda name, times: verdict(8)), [*TRUTHS[:8], "", "", "", ""]
+    for requests, scored, zeros in ((2, 2, 1), (4, 4, 2), (8, 8, 4)):  # the mean is 8 * 8 / 12 whatever is asked
+        cache.unlink(missing_ok=True)
+        found = Judge(server.url, "m", cache, requests=requests).scores("forward", ROWS, texts)
+        assert (found.count(8), found.count(0)) == (scored, zeros)
+    assert Judge(server.url, "m", cache, requests=0).scores("forward", ROWS, [""] * 12) == [0] * 12
+
+
 def test_equal_questions_are_asked_once(serve, cache):
     server = serve(by_lamp)
     assert Judge(server.url, "m", cache).scores("forward", [ROWS[0]] * 5, ["lamp 3 on"] * 5) == [3] * 5
@@ -370,6 +379,12 @@ def test_a_cap_is_of_both_roles_together(serve, cache):
     judge = Judge(server.url, "m", cache, requests=15)
     assert None not in judge.scores("forward", ROWS, TRUTHS)
     assert judge.scores("inverse", ROWS, TRUTHS).count(None) == 9
+
+
+def test_roles_that_are_announced_share_a_cap(serve, cache):
+    judge = Judge(serve(by_lamp).url, "m", cache, requests=15, parts=2)
+    missing = [judge.scores(role, ROWS, TRUTHS).count(None) for role in ("forward", "inverse")]
+    assert missing == [12 - 7, 12 - 8]
 
 
 def test_a_rerun_asks_nothing_and_another_model_or_prediction_is_another_question(serve, cache):

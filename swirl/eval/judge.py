@@ -51,6 +51,7 @@ class Judge:
         tokens: Tokens, of prompts and replies together, after which no more calls are made; `None`: no limit. Calls
             that are under way by then still end, so it is passed by a few of them.
         timeout: Seconds that a call may take.
+        parts: How many times `results` will be called; each may use an equal part of what the caps leave.
 
     Raises:
         InputError: The address is none, a cap is negative, or the cache holds something else.
@@ -65,6 +66,7 @@ class Judge:
         requests: int | None = None,
         tokens: int | None = None,
         timeout: float = 120.0,
+        parts: int = 1,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise InputError(f"--judge {url}, expected the base of an endpoint, such as http://localhost:8000/v1")
@@ -88,6 +90,7 @@ class Judge:
         }
         self._answers = _Answers(Path(cache))
         self._lock = threading.Lock()
+        self._all, self._parts = (requests, tokens), parts
         self._caps = requests, tokens
         self._requests = self._tokens = self._in_vain = 0
         self._fault = ""
@@ -123,9 +126,22 @@ class Judge:
         found = {key: inputs for key, inputs, text in zip(keys, asked, predictions, strict=True) if text}
         waiting = sorted(found.keys() - self._answers.scores.keys())
         before, self._fault = (self._requests, self._tokens), ""
+        self._caps = tuple(
+            None if cap is None else spent + (cap - spent) // self._parts
+            for cap, spent in zip(self._all, before, strict=True)
+        )
+        self._parts = max(1, self._parts - 1)
         if waiting:
             self._ask_all(role, [(key, found[key]) for key in waiting])
-        scores = [self._answers.scores.get(key) if text else 0 for key, text in zip(keys, predictions, strict=True)]
+        known = self._answers.scores.keys() & found.keys()
+        scored = sum(self._answers.scores[key] is not None for key in known)
+        # Of the unreadable ones as large a share counts as of the others: all of them would weigh too much.
+        blank = sorted({key for key, text in zip(keys, predictions, strict=True) if not text})
+        zeros = set(blank[: round(len(blank) * scored / len(found))] if found else blank)
+        scores = [
+            self._answers.scores.get(key) if text else 0 if key in zeros else None
+            for key, text in zip(keys, predictions, strict=True)
+        ]
         unasked = sum(key not in self._answers.scores for key in waiting)
         logger.info(
             "judge %s, %s: %d rows, %d without a score; asked %d times now (%d tokens), %d answers were in the cache",
