@@ -54,6 +54,10 @@ def _check_together(arguments: argparse.Namespace) -> None:
     given = {name for name, value in vars(arguments).items() if value is not None}
     if arguments.command == "check" and "context" in given and "tokenizer" not in given:
         raise InputError("--context counts tokens; give --tokenizer MODEL too")
+    if arguments.command == "eval" and ("judge" in given) != ("judge_model" in given):
+        raise InputError("--judge and --judge-model go together: the endpoint, and the name of the model there")
+    if arguments.command == "eval" and "judge" not in given and given & {"judge_requests", "judge_tokens"}:
+        raise InputError("--judge-requests and --judge-tokens are caps of --judge; give it too, or leave them out")
     if arguments.command == "label":
         for use, unread in (("labels", ("pick", "inverse", "forward", "action")), ("pick", ("forward", "action"))):
             for other in unread:
@@ -219,6 +223,13 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--forward", help="run folder or checkpoint of a forward model")
     sub.add_argument("--inverse", help="run folder or checkpoint of an inverse model")
     sub.add_argument("--max-rows", type=int, help="most rows to score, 0: all (default: as the model's run, else 2000)")
+    sub.add_argument("--judge", metavar="URL", help="have a language model score 0 to 10, see docs/judge.md")
+    sub.add_argument("--judge-model", metavar="NAME", help="its name at that endpoint")
+    sub.add_argument(
+        "--judge-cache", default=".swirl/judge.jsonl", metavar="FILE", help="its answers (default: %(default)s)"
+    )
+    sub.add_argument("--judge-requests", type=int, metavar="N", help="most calls (default: no limit)")
+    sub.add_argument("--judge-tokens", type=int, metavar="N", help="tokens after which it ends (default: no limit)")
     sub.add_argument("--encoder", default="", help="BERTScore too, with this encoder: all-minilm-l6-v2, or a folder")
     sub.add_argument("--suite", metavar="PARTS", help="also rollouts, knowledge, trust, real (comma-separated), or all")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     _quiet_libraries()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "filelock", "datasets", "transformers", "accelerate"):
+    for noisy in ("httpx", "httpx2", "openai", "filelock", "datasets", "transformers", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -235,8 +235,12 @@ def _varied(text: str) -> tuple[str, list[Any]]:
 
 def _eval(a: argparse.Namespace) -> None:
     from swirl.eval import standalone
+    from swirl.eval.judge import Judge
 
-    rows = standalone.evaluate(a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder, a.suite)
+    limits = (a.judge_requests, a.judge_tokens)
+    roles = sum(bool(path) for path in (a.forward, a.inverse))
+    judge = Judge(a.judge, a.judge_model, a.judge_cache, *limits, parts=roles) if a.judge else None
+    rows = standalone.evaluate(a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder, a.suite, judge)
     standalone.show(rows, as_json=a.json)
 
 

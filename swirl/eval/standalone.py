@@ -21,6 +21,7 @@ from swirl import labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.errors import InputError
 from swirl.eval import held_out, suite
+from swirl.eval.judge import Judge
 from swirl.eval.rows import interval, result
 from swirl.types import Role
 
@@ -35,6 +36,7 @@ def evaluate(
     device: str = "auto",
     encoder: str = "",
     parts: str | None = None,
+    judge: Judge | None = None,
 ) -> list[dict[str, Any]]:
     """Measure checkpoints on a recording.
 
@@ -50,6 +52,7 @@ def evaluate(
         device: Where to compute.
         encoder: Also measure BERTScore of next states with this encoder (`swirl.similarity.Encoder`).
         parts: Names of parts of the suite to measure too, comma-separated, or "all".
+        judge: Also have this one score the predictions.
 
     Returns:
         Rows {"model", "role", "metric", "value", "low", "high", "n"}; `model` is the checkpoint or the baseline.
@@ -78,6 +81,10 @@ def evaluate(
         raise InputError(f"{data}: none of its {len(rows)} rows has an action; the cycle needs none, but both models")
     if chosen and not labelled:
         raise InputError(f"{data}: none of its {len(rows)} rows has an action, which --suite needs; leave it out")
+    if judge and not labelled:
+        raise InputError(
+            f"{data}: none of its {len(rows)} rows has an action, which a judge has to know; leave out --judge"
+        )
     drawn = models[0].recipe
     most = drawn.evaluation.max_rows if max_rows is None else max_rows
     picked = _draw(labelled or rows, most, drawn.data.seed)
@@ -86,7 +93,7 @@ def evaluate(
         predictions: dict[Role, list[str]] = {}
         for model in models:
             metrics_found, predictions[model.role] = _measure(
-                model, picked, bool(labelled), similar if model is forward_model else None
+                model, picked, bool(labelled), similar if model is forward_model else None, judge
             )
             found += metrics_found
         if forward_model and inverse_model:
@@ -118,7 +125,11 @@ def _draw(rows: Rows, most: int, seed: int) -> Rows:
 
 
 def _measure(
-    model: ForwardModel | InverseModel, rows: Rows, labelled: bool, encoder: similarity.Encoder | None
+    model: ForwardModel | InverseModel,
+    rows: Rows,
+    labelled: bool,
+    encoder: similarity.Encoder | None,
+    judge: Judge | None,
 ) -> tuple[Rows, list[str]]:
     """The baseline's rows and the model's own, and the model's predictions."""
     recipe, title = model.recipe, f"eval {model.role}"
@@ -127,6 +138,7 @@ def _measure(
     majority = metrics.majority_action([row["action"] for row in rows])
     base = held_out.results(model.role, rows, held_out.baselines(rows, majority)[model.role], encoder=encoder)
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title, encoder)
+    found += judge.results(model.role, rows, predictions) if judge else []
     named = [{"model": held_out.BASELINES[model.role], **row} for row in base]
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
 
