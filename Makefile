@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 
-.PHONY: demo test check results bench worlds install clean
+.PHONY: demo test lint check results bench worlds install clean
 
 install: $(VENV)/.installed
 
@@ -28,10 +28,12 @@ demo: install  ## the default recipe on MiniGrid, one seed; fails unless both ro
 test: install  ## every test
 	$(BIN)/python -m pytest
 
-check: install  ## format, lint, types, fast tests
+lint: install  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+check: lint  ## and the fast tests
 	$(BIN)/python -m pytest -m "not slow and not java and not browser"
 
 results: install  ## the published tables, every seed; what is finished is not run again

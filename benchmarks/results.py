@@ -17,6 +17,7 @@ from typing import Any
 
 from swirl.compare import comparison, summary
 from swirl.compare.cells import Place
+from swirl.errors import InputError
 from swirl.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,8 +84,12 @@ def main(words: Sequence[str] | None = None) -> int:
     failed: list[str] = []
     for name in a.only:
         table, place = TABLES[name], Place(a.runs / name, KEPT / name, a.runs / "cache")
-        failed += [] if a.table else comparison.run(table.plan(a.seeds), place, a.processes)
-        results = comparison.write(table.plan(), place, a.runs / name)
+        try:
+            failed += [] if a.table else comparison.run(table.plan(a.seeds), place, a.processes)
+            results = comparison.write(table.plan(), place, a.runs / name)
+        except InputError as error:
+            failed.append(f"{name}: {error}")
+            continue
         first, *others = table.pages
         write(ROOT / first, name, summary.text(results))
         for page in others:

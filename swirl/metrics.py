@@ -195,6 +195,7 @@ def forward_values(states: Sequence[str], truths: Sequence[str], predictions: Se
             "bleu": ([bleu(prediction, truth) for _, truth, prediction in rows], every),
             "structured_f1": ([in_structure[i] for i in structured], structured),
             "copy_rate": ([exact_match(rows[i][2], rows[i][0]) for i in differ], differ),
+            "unreadable_rate": ([not prediction.strip() for prediction in predictions], every),
         }
     )
 
@@ -206,7 +207,8 @@ def summarise_forward(
 
     `exact_match_changed` (the headline), `changed_facts_f1` and `copy_rate` (the share of predictions that equal their
     input state) are over changed transitions, `false_change_rate` over unchanged ones, `structured_f1` over those whose
-    recorded next state holds a tree, `exact_match`, `token_f1`, `rouge_l` and `bleu` over all.
+    recorded next state holds a tree, `exact_match`, `token_f1`, `rouge_l`, `bleu` and `unreadable_rate` (the share of
+    replies that could not be read, which are "") over all.
 
     Args:
         states: The states before the step.
@@ -241,6 +243,7 @@ def inverse_values(
             "action_bleu": ([bleu(*pair) for pair in pairs], every),
             "action_rouge_l": ([rouge_l(*pair) for pair in pairs], every),
             "action_length_mean": ([len(prediction.split()) for prediction in predictions], every),
+            "action_unreadable_rate": ([not prediction.strip() for prediction in predictions], every),
         }
     )
 
@@ -253,7 +256,8 @@ def summarise_inverse(
     `action_exact_match_changed` is the headline: on unchanged transitions the action is not identifiable from the two
     states, so `action_exact_match` (over all) has a ceiling below 1 that depends on the world. So have `action_bleu`
     and `action_rouge_l`, over all too and of actions as `normalise_action` gives them. `unique_actions` is the number
-    of different predictions, `action_length_mean` their mean length in whitespace-separated tokens.
+    of different predictions, `action_length_mean` their mean length in whitespace-separated tokens,
+    `action_unreadable_rate` the share of replies that could not be read.
 
     Args:
         states: The states before the step.

@@ -195,7 +195,19 @@ def test_summarise_forward_by_hand():
         # Of "a x" for "b x": 1 of 2 words, 0 of 1 pairs, smoothed to 1/2: the root of 1/4.
         "bleu": ((1 + 0.5 + 1 + 0.5) / 4, 4),
         "copy_rate": (0.5, 2),
+        "unreadable_rate": (0.0, 4),
     }
+
+
+def test_replies_that_cannot_be_read_are_counted_and_wrong():
+    found = metrics.summarise_forward(["a", "a"], ["b", "a"], ["", " "])
+    assert found["unreadable_rate"] == (1.0, 2)
+    assert found["changed_facts_f1"] == (0.0, 1)
+    assert found["false_change_rate"] == (1.0, 1)
+    assert metrics.summarise_inverse(["a", "a"], ["b", "a"], ["x", "y"], ["x", ""])["action_unreadable_rate"] == (
+        0.5,
+        2,
+    )
 
 
 def test_copy_input_baseline():
@@ -213,6 +225,7 @@ def test_metrics_without_rows_are_left_out():
         "exact_match",
         "false_change_rate",
         "token_f1",
+        "unreadable_rate",
         "rouge_l",
         "bleu",
     }
@@ -233,6 +246,7 @@ def test_summarise_inverse_by_hand():
         "action_bleu": (pytest.approx(1 / 3), 3),
         "action_rouge_l": (pytest.approx(1 / 3), 3),
         "action_length_mean": (pytest.approx(5 / 3), 3),
+        "action_unreadable_rate": (0.0, 3),
     }
 
 

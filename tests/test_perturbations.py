@@ -45,12 +45,14 @@ SIGN = {
     "structured_f1": 1,
     "false_change_rate": -1,
     "copy_rate": -1,
+    "unreadable_rate": -1,
 }
 ACTION_SIGN = {
     "action_exact_match": 1,
     "action_exact_match_changed": 1,
     "action_bleu": 1,
     "action_rouge_l": 1,
+    "action_unreadable_rate": -1,
 }
 NEUTRAL = {"action_length_mean", "unique_actions"}
 """Say what actions are like, not whether they are right."""
@@ -105,9 +107,9 @@ def check(summaries, sign, still):
     ("perturb", "still"),
     [
         (dropping, {"copy_rate"}),
-        (scrambling, {"copy_rate"}),
-        (copying, {"false_change_rate"}),
-        (adding, {"copy_rate"}),
+        (scrambling, {"copy_rate", "unreadable_rate"}),
+        (copying, {"false_change_rate", "unreadable_rate"}),
+        (adding, {"copy_rate", "unreadable_rate"}),
     ],
 )
 def test_a_worse_next_state_scores_worse(perturb, still):
@@ -125,14 +127,14 @@ def test_copying_scores_nothing_on_what_changed():
     assert all(found[name][0] > 0.5 for name in ("token_f1", "rouge_l", "bleu", "structured_f1"))  # and so much there
 
 
-@pytest.mark.parametrize("perturb", [scrambling, dropping])
-def test_a_worse_action_scores_worse(perturb):
+@pytest.mark.parametrize(("perturb", "still"), [(scrambling, {"action_unreadable_rate"}), (dropping, set())])
+def test_a_worse_action_scores_worse(perturb, still):
     states, truths = zip(*ROWS, strict=True)
     found = summaries(
         [perturb("", action) for action in ACTIONS],
         lambda predictions: metrics.summarise_inverse(states, truths, ACTIONS, predictions),
     )
-    check(found, ACTION_SIGN, set())
+    check(found, ACTION_SIGN, still)
 
 
 def test_actions_of_other_rows_score_worse_the_more_of_them():
@@ -142,4 +144,4 @@ def test_actions_of_other_rows_score_worse_the_more_of_them():
         metrics.summarise_inverse(states, truths, ACTIONS, [pair[i < n] for i, pair in enumerate(mixed)])
         for n in range(len(ACTIONS) + 1)
     ]
-    check(found, ACTION_SIGN, set())
+    check(found, ACTION_SIGN, {"action_unreadable_rate"})

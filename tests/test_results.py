@@ -43,3 +43,12 @@ def test_pages_show_what_the_kept_files_hold(name, tmp_path, monkeypatch):
     assert RESULTS.main(["--table", "--only", name, "--runs", str(tmp_path / "runs")]) == 0
     for page in RESULTS.TABLES[name].pages:
         assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_a_table_without_runs_is_said_and_stops_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(RESULTS, "KEPT", tmp_path)
+    before = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert RESULTS.main(["--table", "--runs", str(tmp_path / "runs")]) == 1
+    told = capsys.readouterr().out
+    assert all(f"{name}: {tmp_path / name} has no run of verified" in told for name in RESULTS.TABLES)
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == before
