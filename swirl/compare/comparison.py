@@ -4,8 +4,8 @@
     for each seed:    one warm-up, from which every method goes on
     read every method's test metrics where it has spent what the recipe's own method spends
 
-The tuning seed draws and splits a recording of its own, so that tuning sees no layout of the tables' test part by
-design; its choice is by the held-out part of that recording, both roles together.
+The tuning seed draws and splits a recording of its own where a world makes it; a file is split anew, unless it brings a
+split. The choice is by the held-out part of that recording, both roles together.
 
 `swirl compare recipes/minigrid.toml --methods bootstrap,swirl,oracle --seeds 0,1,2`
 """
@@ -98,7 +98,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
     results = {
         "reference": plan.reference(),
         "methods": plan.names(),
-        "seeds": list(plan.seeds),
+        "seeds": sorted({seed for found in files.values() for seed in found.get(plan.reference(), {})}),
         "learning_rates": rates,
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": plan.vary[0] if plan.vary else None,
