@@ -48,11 +48,15 @@ learning_rate = 1e-3
 replay = 0.5
 fidelity = 0.5
 replay_batch = 4
+select = "last"
 [evaluation]
 checkpoints = 2
 max_rows = 20
 """
-"""All kinds of phases, every anchor on; a low `precision` lets verified relabelling keep pairs of untrained models."""
+"""All kinds of phases, every anchor on; a low `precision` lets verified relabelling keep pairs of untrained models.
+
+`select = "last"`: the best checkpoint of so short a phase may be the one that it began with.
+"""
 
 PHASES = [
     "data",
