@@ -15,7 +15,6 @@ import numpy as np
 
 from swirl import metrics
 from swirl.labelling import Candidate
-from swirl.metrics import normalise_action as _name
 
 GRID = np.linspace(0, 1, 21)
 """Weights tried by `fit`; above 1 a model would be believed more than it believes itself."""
@@ -101,16 +100,17 @@ def certain(
         Index of each kept pair and its action, surest first; and for each action the probability of the least sure.
     """
     judged = sorted(((*posterior.best(group), i) for i, group in enumerate(groups) if group), key=lambda one: -one[1])
-    share = {name: int(coverage * n) for name, n in Counter(_name(action) for action, *_ in judged).items()}
+    names = [metrics.normalise_action(action) for action, *_ in judged]
+    share = {name: int(coverage * n) for name, n in Counter(names).items()}
     kept: dict[int, str] = {}
     least: dict[str, float] = {}
     expected, precise = 0.0, True
-    for n, (action, probability, i) in enumerate(judged, 1):
+    for n, (name, (action, probability, i)) in enumerate(zip(names, judged, strict=True), 1):
         expected += probability
         precise = precise and expected >= precision * n
-        if precise or share[_name(action)] > 0:
-            kept[i], least[_name(action)] = action, probability
-        share[_name(action)] -= 1
+        if precise or share[name] > 0:
+            kept[i], least[name] = action, probability
+        share[name] -= 1
     return kept, least
 
 
@@ -129,7 +129,11 @@ def check(
         Counts: `validation` transitions, `validation_kept` of them, `validation_right` of those.
     """
     judged = [(posterior.best(group), action) for group, action in zip(groups, actions, strict=True) if group]
-    kept = [(label, action) for (label, sure), action in judged if sure >= least.get(_name(label), math.inf)]
+    kept = [
+        (label, action)
+        for (label, sure), action in judged
+        if sure >= least.get(metrics.normalise_action(label), math.inf)
+    ]
     right = sum(metrics.action_match(label, action) for label, action in kept)
     return {"validation": len(actions), "validation_kept": len(kept), "validation_right": right}
 

@@ -64,7 +64,7 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
     Raises:
         InputError: A file is there, but of another recipe.
     """
-    missing = [cell for cell in cells if not kept.is_kept(place.files, cell)]
+    missing = [cell for cell in cells if kept.find(place.files, cell) is None]
     if not missing:
         return []
     base_of = {cell: _base(cell) for cell in missing}

@@ -146,10 +146,9 @@ def _rates(plan: Plan, place: Place) -> dict[str, float]:
     """The learning rate of each method that is best on the tuning seed."""
     score: dict[str, dict[float, tuple[float, float]]] = {}
     for (name, rate), cell in _tuning(plan).items():
-        if kept.is_kept(place.files, cell):
-            path = kept.path_of(place.files, cell)
-            score.setdefault(name, {})[rate] = _held_out(kept.read(path))
-    return {name: max(found, key=found.__getitem__) for name, found in score.items()}
+        if found := kept.find(place.files, cell):
+            score.setdefault(name, {})[rate] = _held_out(found)
+    return {name: max(by_rate, key=by_rate.__getitem__) for name, by_rate in score.items()}
 
 
 def _held_out(cell: dict[str, Any]) -> tuple[float, float]:
@@ -181,7 +180,6 @@ def _kept(cells: Sequence[tuple[Cell, str]], place: Place) -> dict[str, reading.
     """What the table's runs left, by the value of what varies, method and seed."""
     files: dict[str, reading.Cells] = {}
     for cell, at in cells:
-        if kept.is_kept(place.files, cell):
-            path = kept.path_of(place.files, cell)
-            files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = kept.read(path)
+        if found := kept.find(place.files, cell):
+            files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = found
     return files

@@ -33,39 +33,30 @@ BASELINES = tuple(held_out.BASELINES.values())
 PACKAGES = ("swirl-wm", "torch", "transformers", "trl", "datasets", "numpy")
 
 
-def path_of(files: Path, cell: "Cell") -> Path:
-    """The file of a cell."""
+def _path_of(files: Path, cell: "Cell") -> Path:
     return files / f"{cell.name}.json"
 
 
-def is_kept(files: Path, cell: "Cell") -> bool:
-    """Whether a cell is done.
+def find(files: Path, cell: "Cell") -> dict[str, Any] | None:
+    """What a cell that is done has left.
 
     Raises:
-        InputError: It is, but with another recipe.
+        InputError: It was done with another recipe, or its file cannot be read.
     """
-    path = path_of(files, cell)
+    path = _path_of(files, cell)
     if not path.is_file():
-        return False
-    was = parse_recipe(read(path).get("recipe", {}))  # keys that are newer than the file have their defaults
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not what a comparison keeps ({error}); remove it to run its cell anew") from None
+    was = parse_recipe(found.get("recipe", {}))  # keys that are newer than the file have their defaults
     differ = [field.name for field in fields(was) if getattr(was, field.name) != getattr(cell.recipe, field.name)]
     if differ:
         raise InputError(
             f"{path} was made with another recipe, which differs in {', '.join(differ)}; remove it to run it anew"
         )
-    return True
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A kept file.
-
-    Raises:
-        InputError: It is none.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not what a comparison keeps ({error}); remove it to run its cell anew") from None
+    return found
 
 
 def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
@@ -97,7 +88,7 @@ def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
         "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
     }
     files.mkdir(parents=True, exist_ok=True)
-    durable.atomic_write(path_of(files, cell), json.dumps(found) + "\n")
+    durable.atomic_write(_path_of(files, cell), json.dumps(found) + "\n")
 
 
 def _predictions(folder: Path) -> dict[tuple[str, Role], dict[int, str]]:

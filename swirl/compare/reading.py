@@ -81,16 +81,19 @@ def curve(cell: dict[str, Any], role: Role, metric: str, unit: str) -> Curve | N
 
 def counts(cell: dict[str, Any], role: Role, metric: str) -> np.ndarray:
     """Rows in each test trajectory that each part of a metric is over (K, T); no parts where the cell lacks it."""
-    found = cell["counts"].get(role, {})
-    over = [np.array(found[name]) for name in PARTS.get(metric, {metric: 1}) if sum(found.get(name, ()))]
-    return np.array(over)
+    return np.array([cell["counts"][role][name] for name in _parts(cell, role, metric)])
 
 
 def sums(cell: dict[str, Any], point: dict[str, Any], metric: str) -> np.ndarray:
     """The sum of each part of a metric over each test trajectory at a point (K, T)."""
-    found = cell["counts"][point["role"]]
-    parts = PARTS.get(metric, {metric: 1})
-    return np.array([sign * np.array(point["sums"][name]) for name, sign in parts.items() if sum(found.get(name, ()))])
+    parts = _parts(cell, point["role"], metric)
+    return np.array([sign * np.array(point["sums"][name]) for name, sign in parts.items()])
+
+
+def _parts(cell: dict[str, Any], role: Role, metric: str) -> dict[str, int]:
+    """What a metric is made of, and its sign, as far as the cell has rows for it."""
+    rows = cell["counts"].get(role, {})
+    return {name: sign for name, sign in PARTS.get(metric, {metric: 1}).items() if sum(rows.get(name, ()))}
 
 
 def warmed(cell: dict[str, Any], unit: str) -> float:
@@ -189,7 +192,7 @@ def _widening(seeds: int) -> float:
     """By how much seeds differ more than a bootstrap over so few of them sees.
 
     A sample of n seeds has (n - 1) / n of their variance, and a mean over few of them strays as Student's t does.
-    Without this an interval "of 95 %" of three seeds holds the truth in two cases of three.
+    Without this an interval "of 95 %" of three seeds holds the truth in three cases of four.
     """
     return float(np.sqrt(seeds / (seeds - 1)) * T95[min(seeds - 1, len(T95)) - 1] / 1.96) if seeds > 1 else 1.0
 

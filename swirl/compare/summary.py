@@ -184,8 +184,8 @@ def table(results: dict[str, Any], unit: str) -> list[list[str]]:
         seeds = max(row["seeds"] for row in rows if row["method"] == method)
         rate = results["learning_rates"].get(method)
         spent = cells.get((method, "both", "cost", "cost"))
-        told = [str(seeds), f"{rate:g}" if rate else "", f"{spent['value']:.0f}" if spent else ""]
-        lines.append([f"`{method}`", *told, *(_cell(row, seeds) for row in mine)])
+        begin = [f"`{method}`", str(seeds), f"{rate:g}" if rate else "", f"{spent['value']:.0f}" if spent else ""]
+        lines.append([*begin, *(_cell(row, seeds) for row in mine)])
     return lines
 
 
