@@ -8,8 +8,10 @@ from test_run import RECIPE, rows, write
 from whole_runs import phases_of
 
 from swirl import metrics
+from swirl.eval import held_out
 from swirl.methods.oracle import MOST, PATIENCE
 from swirl.methods.shuffled_reward import _shuffled
+from swirl.types import ROLES
 
 SMALL = """
 [verified]
@@ -52,24 +54,24 @@ def test_the_phases_of_each(run):
         "shuffled-reward1-forward-grpo",
         "shuffled-reward1-inverse-grpo",
     ]
-    rounds = phases[13:-1:2]
-    assert rounds == [f"oracle{r}-forward-sft" for r in range(1, len(rounds) + 1)]
-    assert PATIENCE <= len(rounds) <= MOST
+    forward = [phase for phase in phases[13:-1] if "forward" in phase]
+    inverse = phases[13 + len(forward) : -1]
+    for role, rounds in (("forward", forward), ("inverse", inverse)):
+        assert rounds == [f"oracle{r}-{role}-sft" for r in range(1, len(rounds) + 1)]
+        assert PATIENCE <= len(rounds) <= MOST
 
 
-def test_the_oracle_ends_when_validation_has_stood_still_for_its_patience(run):
+def test_the_oracle_ends_each_role_when_its_validation_has_stood_still_for_its_patience(run):
     rows = json.loads((run / "results.json").read_text())["rows"]
-    best = {role: [] for role in metrics.HEADLINE}
-    for phase in phases_of(run)[2:-1]:
-        for role, metric in metrics.HEADLINE.items():
-            if f"-{role}-" in phase:
-                key = ("validation", phase, role, metric)
-                best[role] += [
-                    r["value"] for r in rows if (r["split"], r["phase"], r["role"], r["metric"]) == key
-                ]  # fmt: skip
-    rounds = sum("oracle" in phase and "forward" in phase for phase in phases_of(run))
-    still = [max(values[-PATIENCE:]) <= max(values[:-PATIENCE]) for values in best.values()]
-    assert all(still) or rounds == MOST
+    for role in ROLES:
+        phases = [phase for phase in phases_of(run) if f"-{role}-" in phase]
+        measured = [[r for r in rows if (r["split"], r["phase"]) == ("validation", phase)] for phase in phases]
+        worth = [held_out.worth(role, [r for r in found if r["role"] == role])[0] for found in measured]
+        rounds = sum("oracle" in phase for phase in phases)
+        assert max(worth[-PATIENCE:]) <= max(worth[:-PATIENCE]) or rounds == MOST
+        for n in range(PATIENCE, rounds):  # and not before
+            done = worth[: len(worth) - rounds + n]
+            assert max(done[-PATIENCE:]) > max(done[:-PATIENCE])
 
 
 def test_the_test_part_is_read_after_every_phase_that_trained_and_what_was_written_is_kept(run):

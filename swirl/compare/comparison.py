@@ -21,7 +21,7 @@ from swirl import durable
 from swirl.compare import cells as running
 from swirl.compare import kept, reading, report, summary
 from swirl.compare.cells import Cell, Place
-from swirl.compare.variants import UNTUNED, own, variant, with_rate
+from swirl.compare.variants import UNLIMITED, UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.recipe import with_value
@@ -115,7 +115,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
 def _check(plan: Plan) -> None:
     if not (plan.methods or own(plan.recipe)):
         raise InputError("--methods names none, and the recipe has none after its warm-up; name some")
-    if plan.reference() in UNTUNED:
+    if plan.reference() in (*UNTUNED, *UNLIMITED):
         raise InputError(
             f"nothing can be compared with {plan.reference()}; name a method that trains as the last of --methods, or "
             "give a recipe that has one after its warm-up"

@@ -65,10 +65,10 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Change]] = {
     ),
 }
 """All others of `METHODS` stand for themselves, with the recipe's settings."""
-UNTUNED = ("warmup", "best-of-n", "oracle")
-"""They train nothing of their own, or, as the oracle, are no more than a bound."""
+UNTUNED = ("warmup", "best-of-n")
+"""They train nothing of their own."""
 UNLIMITED = ("oracle",)
-"""Read at their end, whatever they cost."""
+"""Read at their end, whatever they cost: bounds."""
 
 
 def variant(recipe: Recipe, name: str) -> Recipe:

@@ -158,14 +158,15 @@ class Phases:
         self._start = self.phase("start", build, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
 
-    def stalled(self, patience: int, rounds: int) -> bool:
+    def stalled(self, patience: int, rounds: int, roles: Sequence[Role] = ROLES) -> bool:
         """Whether no role's score on validation rose in its last `patience` phases; 0: never.
 
         Args:
             patience: How many rounds may pass without a rise.
             rounds: How many the method has done; what came before it is only what has to be exceeded.
+            roles: Those that are asked about.
         """
-        history = [values for values in self._best.values() if len(values) > patience]
+        history = [values for role in roles if len(values := self._best.get(role, [])) > patience]
         return bool(0 < patience <= rounds and history) and all(
             max(values[-patience:]) <= max(values[:-patience]) for values in history
         )

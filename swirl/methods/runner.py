@@ -48,8 +48,7 @@ class Runner(Labels):
         if settings.steps == 0:
             return pair
         shared = self.recipe.model.shared
-        phases: list[tuple[Role, ...]] = [trained] if shared else [(role,) for role in trained]
-        for roles in phases:
+        for roles in self.together(trained):
             name = f"{stage}-{'both' if shared else roles[0]}-sft"
             work = partial(self._sft, name, roles, pair, examples, settings, change_weight)
             folder = self.phase(name, work, {"kind": "sft", "steps": settings.steps, "rows": settings.batch})
@@ -108,6 +107,10 @@ class Runner(Labels):
         return lambda found: selection.choose(
             self, name, judged, pair, dict(zip(schedule.saved, found, strict=True)), out, keep
         )
+
+    def together(self, roles: tuple[Role, ...] = ROLES) -> list[tuple[Role, ...]]:
+        """The roles that one phase trains: each by itself, or all at once where they share weights."""
+        return [roles] if self.recipe.model.shared else [(role,) for role in roles]
 
     def began(self, stage: str) -> Pair:
         """The checkpoints that a supervised stage of this run began with.

@@ -193,6 +193,7 @@ def test_the_learning_rate_is_that_which_ends_best_on_the_tuning_seed(tmp_path, 
             found = cell(point("bootstrap1-forward-sft", "forward", 40, [2, 3]), point("b2", "forward", 60, sums))
             kept = {**found, "recipe": tomllib.loads(asked.recipe.toml())}
             (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
+    assert {method for method, _ in comparison._tuning(plan)} == {"bootstrap", "oracle", "verified"}
     assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == {"bootstrap": chosen}
 
 
