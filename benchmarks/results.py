@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from swirl.compare import comparison, summary
 from swirl.compare.cells import Place
@@ -34,7 +33,6 @@ class Table:
         seeds: Of the table.
         rates: Learning rates that every method tries.
         overrides: Keys of the recipe and their values, as on the command line.
-        vary: A key and its values, where the comparison is made at each of them.
         pages: Where it is shown: whole on the first page, its first part on the others.
     """
 
@@ -43,13 +41,12 @@ class Table:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = ()
     overrides: dict[str, str] = field(default_factory=dict)
-    vary: tuple[str, tuple[Any, ...]] | None = None
     pages: tuple[str, ...] = ("docs/results.md",)
 
     def plan(self, seeds: Sequence[int] = ()) -> comparison.Plan:
         """The comparison, of all seeds or of some."""
         recipe = load_recipe(ROOT / "recipes" / f"{self.recipe}.toml", self.overrides)
-        return comparison.Plan(recipe, self.methods, seeds or self.seeds, self.rates, vary=self.vary)
+        return comparison.Plan(recipe, self.methods, seeds or self.seeds, self.rates)
 
 
 TABLES = {

@@ -4,8 +4,8 @@
     for each seed:    one warm-up, from which every method goes on
     read every method's test metrics where it has spent what the recipe's own method spends
 
-The tuning seed draws and splits a recording of its own where a world makes it; a file is split anew, unless it brings a
-split. The choice is by the held-out part of that recording, both roles together.
+The choice is by validation, both roles together. The tuning seed draws and splits a recording of its own where a world
+makes it; a file is split anew, unless it brings a split.
 
 `swirl compare recipes/minigrid.toml --methods bootstrap,swirl,oracle --seeds 0,1,2`
 """
@@ -21,11 +21,10 @@ from swirl import durable
 from swirl.compare import cells as running
 from swirl.compare import kept, reading, report, summary
 from swirl.compare.cells import Cell, Place
-from swirl.compare.variants import UNLIMITED, UNTUNED, own, variant, with_rate
+from swirl.compare.variants import TUNED_AS, UNLIMITED, UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.recipe import with_value
-from swirl.types import Role
 
 logger = logging.getLogger("swirl")
 
@@ -75,7 +74,8 @@ def run(plan: Plan, place: Place, processes: int) -> list[str]:
     """
     _check(plan)
     failed = running.run(list(_tuning(plan).values()), place, processes)
-    return failed + running.run([cell for cell, _ in _cells(plan, _rates(plan, place))], place, processes)
+    cells = {cell.name: cell for cell, _ in _cells(plan, _rates(plan, place))}
+    return failed + running.run(list(cells.values()), place, processes)
 
 
 def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
@@ -136,44 +136,50 @@ def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
     other = replace(plan.recipe, seed=seed, data=replace(plan.recipe.data, seed=seed))
     return {
         (name, rate): Cell(name, with_rate(variant(other, name), rate), f"tune-{name}-{rate:g}")
-        for name in plan.names()
+        for name in dict.fromkeys(TUNED_AS.get(name, name) for name in plan.names())
         if name not in UNTUNED
         for rate in plan.rates
     }
 
 
 def _rates(plan: Plan, place: Place) -> dict[str, float]:
-    """The learning rate of each method that is best on the tuning seed."""
+    """The learning rate of each method that is best on the tuning seed's validation part."""
     score: dict[str, dict[float, tuple[float, float]]] = {}
     for (name, rate), cell in _tuning(plan).items():
         if found := kept.find(place.files, cell):
-            score.setdefault(name, {})[rate] = _held_out(found)
-    return {name: max(by_rate, key=by_rate.__getitem__) for name, by_rate in score.items()}
+            score.setdefault(name, {})[rate] = _validated(found)
+    best = {name: max(by_rate, key=by_rate.__getitem__) for name, by_rate in score.items()}
+    return {name: best[of] for name in plan.names() if (of := TUNED_AS.get(name, name)) in best}
 
 
-def _held_out(cell: dict[str, Any]) -> tuple[float, float]:
-    """The scores of both roles together at the end of a run; where those tie, the facts' F1."""
-
-    def last(role: Role, metric: str) -> float:
-        found = reading.curve(cell, role, metric, "cpu_seconds")
-        return float(found.values()[-1]) if found else 0.0
-
-    return sum(last(role, metric) for role, metric in reading.SCORE.items()), last("forward", "changed_facts_f1")
+def _validated(cell: dict[str, Any]) -> tuple[float, float]:
+    """The scores of both roles together on validation at the end of a run; where those tie, the facts' F1."""
+    found = cell["validation"]
+    parts = [reading.PARTS.get(metric, {metric: 1}) for metric in reading.SCORE.values()]
+    score = sum(sign * found.get(name, 0.0) for part in parts for name, sign in part.items())
+    return score, found.get("changed_facts_f1", 0.0)
 
 
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
-    """The table's runs, each with the value of what varies; seed by seed, so that what is done can be read."""
+    """The table's runs, each with the value of what varies; seed by seed, so that what is done can be read.
+
+    Where a value changes nothing for a method, its run is that of the comparison in which nothing varies.
+    """
+
+    def asked(recipe: Recipe, name: str, seed: int) -> Recipe:
+        found = replace(variant(recipe, name), seed=seed)
+        return with_rate(found, rates[name]) if name in rates else found
+
     key, values = plan.vary or ("", [""])
-    asked = []
+    cells = []
     for value in values:
         recipe = with_value(plan.recipe, key, value) if key else plan.recipe
-        at = f"-{key}={value}" if key else ""
         for seed in plan.seeds:
             for name in plan.names():
-                mine = replace(variant(recipe, name), seed=seed)
-                mine = with_rate(mine, rates[name]) if name in rates else mine
-                asked.append((Cell(name, mine, f"{name}{at}-seed{seed}"), str(value)))
-    return asked
+                mine, plain = asked(recipe, name, seed), asked(plan.recipe, name, seed)
+                at = "" if mine == plain else f"-{key}={value}"
+                cells.append((Cell(name, mine, f"{name}{at}-seed{seed}"), str(value)))
+    return cells
 
 
 def _kept(cells: Sequence[tuple[Cell, str]], place: Place) -> dict[str, reading.Cells]:

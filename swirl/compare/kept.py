@@ -1,7 +1,7 @@
 """The file that a finished cell leaves: all that tables and the report are made from, a few dozen kilobytes of JSON.
 
-Metrics are kept as sums over each test trajectory, for every phase that trained: intervals need the trajectories, and
-reading at equal cost needs the phases. Beside them a few predictions, and what ran where.
+Metrics are kept as sums over each test layout, for every phase that trained: intervals need the layouts, and reading at
+equal cost needs the phases. Beside them a few predictions, and what ran where.
 """
 
 import json
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import durable, metrics, similarity
+from swirl.data.splitting import layouts
 from swirl.errors import InputError
 from swirl.eval import held_out
 from swirl.recipe import parse_recipe
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 6
 """Predictions kept per role: half drawn, half the worst."""
+LAYOUTS = 5
+"""Fewer say nothing of how layouts differ: then trajectories are taken for them."""
 BASELINES = tuple(held_out.BASELINES.values())
 PACKAGES = ("swirl-wm", "torch", "transformers", "trl", "datasets", "numpy")
 
@@ -61,17 +65,18 @@ def find(files: Path, cell: "Cell") -> dict[str, Any] | None:
 
 def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
     """Write the file of a cell from its run folder."""
-    rows = pq.read_table(folder / "data" / "test.parquet").to_pylist()
+    table = pq.read_table(folder / "data" / "test.parquet")
+    rows = table.to_pylist()
     results = json.loads((folder / "results.json").read_text())
     wrote = _predictions(folder)
     scored = sorted(next(iter(wrote.values())))
-    trajectories = list(dict.fromkeys(rows[i]["trajectory"] for i in scored))
+    cluster = clusters(table.take(scored))
     cost, points, counts = _cost(folder), [], {}
     spec = cell.recipe
     encoder = similarity.Encoder(spec.evaluation.encoder, spec.device) if spec.evaluation.encoder else None
     for (phase, role), texts in wrote.items():
         written = [texts[i] for i in scored]
-        sums, counts[role] = _by_trajectory(role, [rows[i] for i in scored], written, trajectories, encoder)
+        sums, counts[role] = _by_cluster(role, [rows[i] for i in scored], written, cluster, encoder)
         points.append({"phase": phase, "role": role, **cost.get(phase, {}), "sums": sums})
     found = {
         "method": cell.method,
@@ -84,6 +89,7 @@ def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
         "counts": counts,
         "rewards": _rewards(folder),
         "rows": [row for row in results["rows"] if row["split"] == "test"],
+        "validation": _last_validation(results["rows"]),
         "alarms": results["alarms"],
         "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
     }
@@ -133,22 +139,33 @@ def _rewards(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def _by_trajectory(
-    role: Role,
-    rows: list[dict[str, Any]],
-    texts: list[str],
-    trajectories: list[str],
-    encoder: similarity.Encoder | None,
+def _last_validation(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Metrics on validation of what the run ended with."""
+    validation = [row for row in rows if row["split"] == "validation"]
+    return {row["metric"]: row["value"] for row in validation if row["phase"] == validation[-1]["phase"]}
+
+
+def clusters(table: pa.Table) -> np.ndarray:
+    """The layout of each row of a test part, by number: episodes in one are no independent evidence.
+
+    Where there are fewer than `LAYOUTS`, the trajectory.
+    """
+    names = layouts(table)
+    if len(set(names)) < LAYOUTS:
+        names = np.array(table["trajectory"].to_pylist(), object)
+    return np.unique(names, return_inverse=True)[1]
+
+
+def _by_cluster(
+    role: Role, rows: list[dict[str, Any]], texts: list[str], cluster: np.ndarray, encoder: similarity.Encoder | None
 ) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
-    """Each metric's sum over the rows of each trajectory, and how many rows that are."""
-    place = {name: i for i, name in enumerate(trajectories)}
-    cluster = np.array([place[row["trajectory"]] for row in rows])
-    values = held_out.values(role, rows, texts, encoder)
+    """Each metric's sum over the rows of each cluster, and how many rows that are."""
+    values, n = held_out.values(role, rows, texts, encoder), int(cluster.max()) + 1
     sums = {
-        name: np.bincount(cluster[index], weights=value, minlength=len(place)).round(4).tolist()
+        name: np.bincount(cluster[index], weights=value, minlength=n).round(4).tolist()
         for name, (value, index) in values.items()
     }
-    counts = {name: np.bincount(cluster[index], minlength=len(place)).tolist() for name, (_, index) in values.items()}
+    counts = {name: np.bincount(cluster[index], minlength=n).tolist() for name, (_, index) in values.items()}
     return sums, counts
 
 

@@ -2,12 +2,12 @@
 
 - **Equal cost.** In every seed the reference's own cost is the budget; each method's curve is read there, linearly
   between the phases that it trained, and at its end where it spent less. An oracle is read at its end.
-- **Intervals** by bootstrap over seeds and test trajectories: a sample draws seeds with replacement, and trajectories.
-  The test part is the same for every seed, so one draw of trajectories serves all seeds of a sample; drawing them anew
+- **Intervals** by bootstrap over seeds and test layouts: a sample draws seeds with replacement, and layouts.
+  The test part is the same for every seed, so one draw of layouts serves all seeds of a sample; drawing them anew
   in every seed would take the same layouts for independent ones.
 - **Few seeds** say little: what seeds differ by is widened as Student's t has it. Of one seed the interval is over
-  trajectories alone.
-- **Differences are paired**: one sample draws the same seeds and trajectories for both methods.
+  layouts alone.
+- **Differences are paired**: one sample draws the same seeds and layouts for both methods.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,9 +42,9 @@ class Curve(NamedTuple):
 
     Attributes:
         cost: What had been spent at each point, rising (P,).
-        sums: The sum of each of the metric's parts over each test trajectory (P, K, T); the metric is the sum of its
+        sums: The sum of each of the metric's parts over each test layout (P, K, T); the metric is the sum of its
             parts' means, one part but for `NET`.
-        counts: Rows in each trajectory that each part is over (K, T).
+        counts: Rows in each layout that each part is over (K, T).
     """
 
     cost: np.ndarray
@@ -80,12 +80,12 @@ def curve(cell: dict[str, Any], role: Role, metric: str, unit: str) -> Curve | N
 
 
 def counts(cell: dict[str, Any], role: Role, metric: str) -> np.ndarray:
-    """Rows in each test trajectory that each part of a metric is over (K, T); no parts where the cell lacks it."""
+    """Rows in each test layout that each part of a metric is over (K, T); no parts where the cell lacks it."""
     return np.array([cell["counts"][role][name] for name in _parts(cell, role, metric)])
 
 
 def sums(cell: dict[str, Any], point: dict[str, Any], metric: str) -> np.ndarray:
-    """The sum of each part of a metric over each test trajectory at a point (K, T)."""
+    """The sum of each part of a metric over each test layout at a point (K, T)."""
     parts = _parts(cell, point["role"], metric)
     return np.array([sign * np.array(point["sums"][name]) for name, sign in parts.items()])
 
@@ -159,8 +159,8 @@ def estimate(
 
     Args:
         statistic: Of one mean per entry, elementwise over arrays of them.
-        sums: Per entry and seed, the sums of the metric's parts over trajectories (K, T).
-        counts: Rows in each trajectory that each part is over (K, T).
+        sums: Per entry and seed, the sums of the metric's parts over layouts (K, T).
+        counts: Rows in each layout that each part is over (K, T).
         samples: Bootstrap samples.
 
     Returns:
@@ -172,8 +172,8 @@ def estimate(
     table = np.array([[by_seed[seed] for seed in seeds] for by_seed in sums])  # (entries, S, K, T)
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), samples) / len(seeds)  # (D, S)
-    trajectories = counts.shape[1]
-    times = rng.multinomial(trajectories, np.full(trajectories, 1 / trajectories), samples)  # (D, T)
+    layouts = counts.shape[1]
+    times = rng.multinomial(layouts, np.full(layouts, 1 / layouts), samples)  # (D, T)
     rows = times @ counts.T  # (D, K)
     full = (rows > 0).all(axis=1)
     drawn, times, rows = drawn[full], times[full], rows[full]

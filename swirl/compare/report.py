@@ -15,9 +15,10 @@ import numpy as np
 
 from swirl.compare import reading, summary
 from swirl.compare.reading import SCORE
-from swirl.types import ROLES
+from swirl.types import ROLES, Role
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STYLE = """
@@ -28,8 +29,9 @@ tr { border-bottom: 1px solid #ddd } pre { white-space: pre-wrap; background: #f
 .three { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5em; font-size: 12px } svg { max-width: 100% }
 ins { background: #c7efcf; text-decoration: none } del { background: #fbd0d0; text-decoration: none }
 """
-# The Okabe-Ito palette, which stays apart for colour-blind readers, then its darker half.
+# The Okabe-Ito palette, which stays apart for colour-blind readers, and four more.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#7f3c8d", "#80ba5a", "#a5aa99")
+LINES = ("-", "--", ":")
 HEALTH = (
     "action_unique_share",
     "action_length_mean",
@@ -50,6 +52,8 @@ def page(results: dict[str, Any], files: dict[str, reading.Cells]) -> str:
     parts = ["<h1>Comparison</h1>", f"<p>{_plain(summary.told(results))}</p>"]
     for title, lines in summary.tables(results).items():
         parts += [f"<h2>{_text(title)}</h2>", _table(lines)]
+    if results["vary"]:
+        parts += [f"<h2>Test metrics over {_text(results['vary'])}</h2>", _svg(_varied(results))]
     for at, cells in files.items():
         here = _text(f", {results['vary']} = {at}" if results["vary"] else "")
         parts += [f"<h2>Test metrics over cost{here}</h2>", _svg(_curves(cells))]
@@ -83,12 +87,44 @@ def _svg(figure: "Figure") -> str:
     return re.sub(r"^.*?(?=<svg)", "", drawn.getvalue(), flags=re.DOTALL)
 
 
-def _curves(cells: reading.Cells) -> "Figure":
-    """The score of each role over CPU seconds: mean over seeds."""
+def _look(i: int) -> dict[str, Any]:
+    """The colour and line of the i-th method."""
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+
+
+def _axes(across: str) -> "tuple[Figure, dict[Role, Axes]]":
+    """A figure with the score of each role over something."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    for ax, role in zip(figure.subplots(1, 2), ROLES, strict=True):
+    axes = dict(zip(ROLES, figure.subplots(1, 2), strict=True))
+    for role, ax in axes.items():
+        ax.set(xlabel=across, ylabel=summary.TITLES[SCORE[role]], title=f"{role} model")
+        ax.grid(alpha=0.3)
+    return figure, axes
+
+
+def _varied(results: dict[str, Any]) -> "Figure":
+    """The score of each role over the values of what varies, with its intervals."""
+    figure, axes = _axes(results["vary"])
+    for role, ax in axes.items():
+        rows = summary.scores(results["rows"], role)
+        values = list(dict.fromkeys(row["at"] for row in rows))
+        for i, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+            mine = [row for row in rows if row["method"] == method]
+            mean = [row["value"] for row in mine]
+            errors = np.abs([[row[end] - row["value"] for row in mine] for end in ("low", "high")])
+            x = [values.index(row["at"]) for row in mine]
+            ax.errorbar(x, mean, errors, label=method, capsize=3, **_look(i))
+        ax.set_xticks(range(len(values)), values)
+        ax.legend(fontsize=7)
+    return figure
+
+
+def _curves(cells: reading.Cells) -> "Figure":
+    """The score of each role over CPU seconds: mean over seeds."""
+    figure, axes = _axes("CPU seconds")
+    for role, ax in axes.items():
         for i, (method, by_seed) in enumerate(reading.entries(cells).items()):
             curves = [reading.curve(cell, role, SCORE[role], "cpu_seconds") for cell in by_seed.values()]
             curves = [one for one in curves if one]
@@ -96,9 +132,7 @@ def _curves(cells: reading.Cells) -> "Figure":
                 continue
             grid = np.linspace(min(c.cost[0] for c in curves), max(c.cost[-1] for c in curves), 200)
             mean = np.mean([np.interp(grid, c.cost, c.values()) for c in curves], axis=0)
-            ax.plot(grid, mean, "o-" if len(set(grid)) == 1 else "-", label=method, color=COLOURS[i % len(COLOURS)])
-        ax.set(xlabel="CPU seconds", ylabel=summary.TITLES[SCORE[role]], title=f"{role} model")
-        ax.grid(alpha=0.3)
+            ax.plot(grid, mean, marker="o" * (len(set(grid)) == 1), label=method, **_look(i))
         ax.legend(fontsize=7)
     return figure
 

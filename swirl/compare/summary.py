@@ -52,7 +52,7 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
             for unit in UNITS if len(counts) else ():
                 found = reading.readings(cells, reference, role, metric, unit)
                 common = {"role": role, "metric": metric, "unit": unit}
-                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric == SCORE[role])]
+                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric)]
     return rows
 
 
@@ -80,15 +80,18 @@ def _cost(method: str, unit: str, spent: Sequence[float]) -> dict[str, Any]:
     return {"role": "both", "metric": "cost", "unit": unit, "method": method, "statistic": "cost", **facts}
 
 
-def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, score: bool) -> Rows:
+def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, metric: str) -> Rows:
     rows: Rows = []
 
     def add(method: str, statistic: str, estimate: reading.Estimate | None) -> None:
         if estimate:
             rows.append({"method": method, "statistic": statistic, **estimate._asdict()})
 
+    score, least = metric in SCORE.values(), -1.0 if metric in reading.PARTS else 0.0
     for method, sums in found.items():
-        add(method, "value", reading.estimate(lambda mean: mean, [sums], counts))
+        value = reading.estimate(lambda mean: mean, [sums], counts)
+        # A wide interval over few seeds says nothing of values that a metric cannot have.
+        add(method, "value", value and value._replace(low=max(value.low, least), high=min(value.high, 1.0)))
         if method not in (reference, *BASELINES):
             add(method, "difference", reading.estimate(reading.difference, [sums, found[reference]], counts))
         if score and "oracle" in found and method not in ("warmup", "oracle", *BASELINES):
@@ -153,7 +156,7 @@ def told(results: dict[str, Any]) -> str:
     rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
     return (
         f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, "
-        "`oracle` at its end. In brackets: 95 % intervals by bootstrap over seeds and test trajectories; differences "
+        "`oracle` at its end. In brackets: 95 % intervals by bootstrap over seeds and test layouts; differences "
         "are paired. *Net*: the exact matches where something changed less the false changes where nothing did, shares."
     )
 
@@ -207,12 +210,17 @@ def _cell(row: dict[str, Any] | None, seeds: int) -> str:
     return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]{fewer}"
 
 
+def scores(rows: Rows, role: Role) -> Rows:
+    """What every method scores at equal CPU seconds."""
+    asked = {"role": role, "metric": SCORE[role], "unit": "cpu_seconds", "statistic": "value"}
+    return [row for row in rows if all(row[key] == value for key, value in asked.items())]
+
+
 def varied(results: dict[str, Any]) -> list[list[list[str]]]:
     """The score of every method at every value of what was varied, a table per role."""
     parts = []
     for role in ROLES:
-        rows = [r for r in results["rows"] if r["role"] == role and r["metric"] == SCORE[role]]
-        rows = [r for r in rows if r["unit"] == "cpu_seconds" and r["statistic"] == "value"]
+        rows = scores(results["rows"], role)
         if not rows:
             continue
         values = list(dict.fromkeys(row["at"] for row in rows))

@@ -67,6 +67,11 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Change]] = {
 """All others of `METHODS` stand for themselves, with the recipe's settings."""
 UNTUNED = ("warmup", "best-of-n")
 """They train nothing of their own."""
+TUNED_AS = {
+    **dict.fromkeys(("swirl-replay", "swirl-fidelity", "swirl-spread", "swirl-select", "shuffled-reward"), "swirl"),
+    "random-label": "bootstrap",
+}
+"""Ablations and controls, and the method that each differs from in one thing: they take its learning rate."""
 UNLIMITED = ("oracle",)
 """Read at their end, whatever they cost: bounds."""
 

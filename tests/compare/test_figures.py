@@ -19,7 +19,7 @@ COUNTS = {"exact_match_changed": [2, 3], "action_exact_match_changed": [2, 3]}
 
 
 def cell(*later, warm=(0, 1)):
-    """A run of two test trajectories; the inverse model is right in half of the rows."""
+    """A run of two test layouts; the inverse model is right in half of the rows."""
     inverse = point("warmup-inverse-sft", "inverse", 30, [0, 0])
     inverse["sums"] = {"action_exact_match_changed": [1, 1.5]}
     points = [point("copy-input", "forward", None, [0, 0]), point("warmup-forward-sft", "forward", 20, list(warm))]
@@ -107,6 +107,17 @@ def test_a_reward_stands_beside_what_it_brought(cells, results):
     assert len(summary.tables({**results, "rewards": []})) == 2
 
 
+def test_an_interval_holds_no_value_that_the_metric_cannot_have(cells):
+    cells["verified"] = {s: cell(point("verified1-forward-sft", "forward", 50, [s, 3])) for s in (0, 1, 2)}
+    rows = summary.summarise(cells, "verified")
+    value, warm = (
+        next(r for r in rows if (r["method"], r["metric"], r["statistic"]) == (method, "exact_match_changed", "value"))
+        for method in ("verified", "warmup")
+    )
+    assert (value["low"], value["high"]) == (0, 1)  # of 4/5 on average, with two degrees of freedom
+    assert warm["high"] < 1
+
+
 def test_an_oracle_that_gains_nothing_bounds_nothing(cells, results):
     for by_seed in cells.values():
         for one in by_seed.values():
@@ -167,6 +178,7 @@ def test_the_report_shows_every_value_of_what_varies(cells, results):
         }
     }
     page = report.page({**results, "vary": "data.labels"}, {"100": other, "200": cells})
+    assert page.count("<svg") == 3  # by value, and over cost at each
     for title in (
         "Alarms, data.labels = 100",
         "Inferred actions, data.labels = 200",
@@ -177,24 +189,41 @@ def test_the_report_shows_every_value_of_what_varies(cells, results):
 
 
 @pytest.mark.parametrize(
-    ("right", "chosen"),
+    ("right", "changed", "inverse", "facts", "chosen"),
     [
-        ([[1, 1], [2, 2], [0, 3]], 1e-3),  # 2, 4 and 3 of 5 rows
-        ([[2, 2], [1, 1], [0, 0]], 1e-4),
+        ([0.4, 0.8, 0.6], [0, 0, 0], [0, 0, 0], [0, 0, 0], 1e-3),
+        ([0.4, 0.8, 0.6], [0, 0.3, 0], [0, 0, 0], [0, 0, 0], 1e-2),  # false changes count against it
+        ([0.4, 0.8, 0.6], [0, 0, 0], [0.5, 0, 0], [0, 0, 0], 1e-4),  # both roles count
+        ([0.4, 0.8, 0.8], [0, 0, 0], [0, 0, 0], [0, 0, 0.1], 1e-2),
     ],
 )
-def test_the_learning_rate_is_that_which_ends_best_on_the_tuning_seed(tmp_path, right, chosen):
+def test_the_learning_rate_is_that_which_ends_best_on_validation(tmp_path, right, changed, inverse, facts, chosen):
     rates = (1e-4, 1e-3, 1e-2)
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
-    plan = comparison.Plan(recipe, ["bootstrap", "oracle"], [0], rates)
+    plan = comparison.Plan(recipe, ["bootstrap", "oracle", "random-label", "warmup"], [0], rates)
     for (method, rate), asked in comparison._tuning(plan).items():
         if method == "bootstrap":
-            sums = right[rates.index(rate)]
-            found = cell(point("bootstrap1-forward-sft", "forward", 40, [2, 3]), point("b2", "forward", 60, sums))
-            kept = {**found, "recipe": tomllib.loads(asked.recipe.toml())}
+            i = rates.index(rate)
+            validation = {"exact_match_changed": right[i], "false_change_rate": changed[i]}
+            validation |= {"action_exact_match_changed": inverse[i], "changed_facts_f1": facts[i]}
+            kept = {**cell(), "recipe": tomllib.loads(asked.recipe.toml()), "validation": validation}
             (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
     assert {method for method, _ in comparison._tuning(plan)} == {"bootstrap", "oracle", "verified"}
-    assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == {"bootstrap": chosen}
+    assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == dict.fromkeys(
+        ("bootstrap", "random-label"), chosen
+    )
+
+
+def test_a_value_that_changes_nothing_for_a_method_asks_for_no_other_run():
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
+    plan = comparison.Plan(recipe, ["warmup"], [0], vary=("verified.pairs", [4000, 500]))
+    names = [(cell.name, at) for cell, at in comparison._cells(plan, {})]
+    assert names == [
+        ("warmup-seed0", "4000"),
+        ("verified-seed0", "4000"),
+        ("warmup-seed0", "500"),
+        ("verified-verified.pairs=500-seed0", "500"),
+    ]
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path):

@@ -2,7 +2,33 @@
 
 import json
 
+import pyarrow as pa
+
 from swirl.compare import kept
+
+
+def test_intervals_are_over_layouts_or_where_there_are_few_over_trajectories():
+    def table(layouts):
+        trajectories = ["a", "a", "b", "c", "d", "e", "f"]
+        states = [[{"type": "text", "text": "s"}]] * 7
+        return pa.table({"layout": layouts, "trajectory": trajectories, "step": [0, 1, 0, 0, 0, 0, 0], "state": states})
+
+    assert kept.clusters(table(["p", "p", "q", "q", "r", "s", "t"])).tolist() == [0, 0, 1, 1, 2, 3, 4]
+    assert kept.clusters(table(["p", "p", "q", "q", "r", "s", "s"])).tolist() == [0, 0, 1, 2, 3, 4, 5]
+
+
+def test_validation_is_that_of_the_last_phase_that_was_validated():
+    rows = [
+        {"split": split, "phase": phase, "metric": metric, "value": value}
+        for split, phase, metric, value in [
+            ("validation", "one", "bleu", 0.1),
+            ("validation", "two", "bleu", 0.2),
+            ("validation", "two", "rouge_l", 0.3),
+            ("test", "test", "bleu", 0.4),
+        ]
+    ]
+    assert kept._last_validation(rows) == {"bleu": 0.2, "rouge_l": 0.3}
+    assert kept._last_validation([]) == {}
 
 
 def test_cost_adds_up_and_rewards_are_those_of_the_ends(tmp_path):

@@ -1,4 +1,4 @@
-"""Reading curves at equal cost, and intervals over seeds and trajectories, by hand."""
+"""Reading curves at equal cost, and intervals over seeds and layouts, by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def point(phase, role, cost, sums):
 
 
 def cell(*later, seed=0):
-    """A run of two test trajectories with 2 and 3 rows, warm after 30 seconds, and what came later."""
+    """A run of two test layouts with 2 and 3 rows, warm after 30 seconds, and what came later."""
     warm = [point("warmup-forward-sft", "forward", 20, [0, 1]), point("warmup-inverse-sft", "inverse", 30, [1, 1])]
     base = [point("copy-input", "forward", None, [0, 0]), point("warmup", "forward", None, [0, 1])]
     counts = {"exact_match_changed": [2, 3]}
@@ -109,7 +109,7 @@ def test_an_interval_over_few_seeds_holds_the_truth_as_often_as_it_says(widened,
         assert held == pytest.approx(expected, abs=3), seeds  # of 200; 190 are asked for
 
 
-def test_of_one_seed_the_interval_is_over_trajectories():
+def test_of_one_seed_the_interval_is_over_layouts():
     found = estimate(lambda mean: mean, [{0: np.array([[0.0, 1.0] * 10])}], np.ones((1, 20), int))
     assert (found.value, found.high - found.low) == (0.5, pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20), rel=0.1))
 
@@ -130,14 +130,14 @@ def test_a_metric_of_two_parts_is_the_sum_of_their_means():
     assert reading.curve(one, "forward", NET, "cpu_seconds").values().tolist() == [1 / 4, 3 / 4]
 
 
-def test_more_seeds_on_the_same_trajectories_do_not_narrow_what_trajectories_leave_open():
+def test_more_seeds_on_the_same_layouts_do_not_narrow_what_layouts_leave_open():
     sums = np.array([[0.0, 1.0] * 10])
     width = {}
     for seeds in (1, 16):
         found = estimate(lambda mean: mean, [dict.fromkeys(range(seeds), sums)], np.ones((1, 20), int))
         width[seeds] = found.high - found.low
     assert width[16] == pytest.approx(width[1], rel=0.1)
-    # The binomial interval of 20 trajectories: 0.5 +- 1.96 sqrt(0.25 / 20).
+    # The binomial interval of 20 layouts: 0.5 +- 1.96 sqrt(0.25 / 20).
     assert width[1] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20), rel=0.1)
 
 
