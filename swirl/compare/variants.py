@@ -22,6 +22,8 @@ PUBLISHED: dict[str, Any] = {
     "select": "last",
 }
 ITERATIONS = 3
+OF_RWML = ("encoder", "distance", "easy")
+"""Settings of `swirl` that `rwml` alone reads."""
 
 
 def _as_it_is(recipe: Recipe) -> Recipe:
@@ -124,6 +126,9 @@ def shared_part(recipe: Recipe) -> Recipe:
 def _without_unread(recipe: Recipe) -> Recipe:
     """The recipe without the settings of methods that it does not run: they make no difference to it."""
     plain, read = Recipe(), {METHODS[name] for name in recipe.methods}
+    if "rwml" not in recipe.methods:
+        keys = {key: getattr(plain.swirl, key) for key in OF_RWML}
+        recipe = replace(recipe, swirl=replace(recipe.swirl, **keys))
     return replace(recipe, **{section: getattr(plain, section) for section in set(METHODS.values()) - read})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from swirl.compare.variants import VARIANTS, own, shared_part, variant, with_rate
+from swirl.compare.variants import OF_RWML, VARIANTS, own, shared_part, variant, with_rate
 from swirl.errors import InputError
 from swirl.methods import METHODS
 from swirl.recipe import load_recipe
@@ -23,7 +23,8 @@ def test_the_recipes_own_method_is_the_recipe_itself_tested_after_every_phase():
 @pytest.mark.parametrize("name", ["rlvr", "rwml", "inverse-reward", "shuffled-reward"])
 def test_other_rewards_have_what_the_published_method_has(name):
     changed = variant(RECIPE, name)
-    assert (changed.methods[-1], changed.swirl) == (name, variant(RECIPE, "swirl").swirl)
+    own = {key: getattr(RECIPE.swirl, key) for key in OF_RWML} if name == "rwml" else {}
+    assert (changed.methods[-1], changed.swirl) == (name, replace(variant(RECIPE, "swirl").swirl, **own))
     assert changed.swirl.select == "last"
 
 
@@ -44,6 +45,9 @@ def test_what_a_method_does_not_read_makes_no_difference_to_it():
     other = replace(RECIPE, verified=replace(RECIPE.verified, steps=1))
     assert variant(other, "bootstrap") == variant(RECIPE, "bootstrap")
     assert variant(other, "oracle") != variant(RECIPE, "oracle")  # it trains with these settings
+    other = replace(RECIPE, swirl=replace(RECIPE.swirl, distance=0.5))
+    assert variant(other, "swirl") == variant(RECIPE, "swirl")
+    assert variant(other, "rwml") != variant(RECIPE, "rwml")
 
 
 def test_all_but_shared_weights_and_the_oracle_begin_from_one_warm_up():
