@@ -3,7 +3,7 @@
     make results                                         everything that is not finished yet
     python benchmarks/results.py --only minigrid --seeds 0,1
 
-What a run measured is kept in benchmarks/results/, a folder per table, and the tables are made from those files alone.
+What a run measured is kept in benchmarks/results/, a folder per recipe, and the tables are made from those files alone.
 A run whose file is there is not run again; one that was interrupted goes on.
 """
 
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from swirl.compare import comparison, summary
@@ -28,7 +29,7 @@ class Table:
     """A comparison that is published.
 
     Attributes:
-        recipe: Of `recipes/`; its own method is the reference.
+        recipe: Of `recipes/`, and the folder of its files; its own method is the reference.
         methods: Beside the recipe's own.
         seeds: Of the table.
         rates: Learning rates that every method tries.
@@ -49,15 +50,14 @@ class Table:
         return comparison.Plan(recipe, self.methods, seeds or self.seeds, self.rates)
 
 
+MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3), overrides={"data.labels": "400"})
 TABLES = {
-    # mark of the table in its pages, and folder of its files
-    "minigrid": Table(
-        "minigrid",
-        ("warmup", "bootstrap", "swirl", "oracle"),
-        rates=(3e-5, 3e-4, 3e-3),
-        overrides={"data.labels": "400"},
-        pages=("docs/results.md", "README.md"),
+    # by the mark of the table in its pages
+    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle"), pages=("docs/results.md", "README.md")),
+    "minigrid-anchors": MINIGRID(
+        ("warmup", "swirl", "swirl-replay", "swirl-fidelity", "swirl-spread", "swirl-select", "swirl-anchored")
     ),
+    "minigrid-controls": MINIGRID(("warmup", "bootstrap", "random-label", "swirl", "shuffled-reward")),
     "scienceworld": Table("scienceworld", ("warmup",), seeds=(0,)),
 }
 
@@ -80,7 +80,8 @@ def main(words: Sequence[str] | None = None) -> int:
     a = parser.parse_args(words)
     failed: list[str] = []
     for name in a.only:
-        table, place = TABLES[name], Place(a.runs / name, KEPT / name, a.runs / "cache")
+        table = TABLES[name]
+        place = Place(a.runs / table.recipe, KEPT / table.recipe, a.runs / "cache")
         try:
             failed += [] if a.table else comparison.run(table.plan(a.seeds), place, a.processes)
             results = comparison.write(table.plan(), place, a.runs / name)

@@ -50,5 +50,5 @@ def test_a_table_without_runs_is_said_and_stops_no_other(tmp_path, monkeypatch, 
     before = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert RESULTS.main(["--table", "--runs", str(tmp_path / "runs")]) == 1
     told = capsys.readouterr().out
-    assert all(f"{name}: {tmp_path / name} has no run of verified" in told for name in RESULTS.TABLES)
+    assert all(f"{name}: {tmp_path / table.recipe} has no run of" in told for name, table in RESULTS.TABLES.items())
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == before

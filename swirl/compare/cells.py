@@ -114,9 +114,11 @@ def _base(cell: Cell) -> Cell:
 
 
 def _make(running: "_Processes", cell: Cell, base: Cell, place: Place) -> None:
+    from swirl.methods.session import recording_path
+
     commit = kept.commit()  # before the run: what is committed while it runs is not what ran
     folder = running.train(cell, place.runs / base.name, place)
-    kept.keep(cell, folder, commit, place.files)
+    kept.keep(cell, folder, recording_path(cell.recipe, place.cache), commit, place.files)
 
 
 class Failed(Exception):

@@ -4,8 +4,8 @@
     for each seed:    one warm-up, from which every method goes on
     read every method's test metrics where it has spent what the recipe's own method spends
 
-The choice is by validation, both roles together. The tuning seed draws and splits a recording of its own where a world
-makes it; a file is split anew, unless it brings a split.
+The tuning seed has a world draw a recording of its own, and its test part decides, which no table is of. Where the data
+are a file, or the world's parts are fixed, its test rows can be those of the table: there validation decides.
 
 `swirl compare recipes/minigrid.toml --methods bootstrap,swirl,oracle --seeds 0,1,2`
 """
@@ -25,6 +25,7 @@ from swirl.compare.variants import TUNED_AS, UNLIMITED, UNTUNED, own, variant, w
 from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.recipe import with_value
+from swirl.types import Role
 
 logger = logging.getLogger("swirl")
 
@@ -143,21 +144,26 @@ def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
 
 
 def _rates(plan: Plan, place: Place) -> dict[str, float]:
-    """The learning rate of each method that is best on the tuning seed's validation part."""
+    """The learning rate of each method that is best on the tuning seed."""
     score: dict[str, dict[float, tuple[float, float]]] = {}
     for (name, rate), cell in _tuning(plan).items():
         if found := kept.find(place.files, cell):
-            score.setdefault(name, {})[rate] = _validated(found)
+            score.setdefault(name, {})[rate] = _tuned(found)
     best = {name: max(by_rate, key=by_rate.__getitem__) for name, by_rate in score.items()}
     return {name: best[of] for name in plan.names() if (of := TUNED_AS.get(name, name)) in best}
 
 
-def _validated(cell: dict[str, Any]) -> tuple[float, float]:
-    """The scores of both roles together on validation at the end of a run; where those tie, the facts' F1."""
-    found = cell["validation"]
-    parts = [reading.PARTS.get(metric, {metric: 1}) for metric in reading.SCORE.values()]
-    score = sum(sign * found.get(name, 0.0) for part in parts for name, sign in part.items())
-    return score, found.get("changed_facts_f1", 0.0)
+def _tuned(cell: dict[str, Any]) -> tuple[float, float]:
+    """The scores of both roles together at the end of a run on the tuning seed; where those tie, the facts' F1."""
+
+    def last(role: Role, metric: str) -> float:
+        if cell["drawn"]:
+            found = reading.curve(cell, role, metric, "cpu_seconds")
+            return float(found.values()[-1]) if found else 0.0
+        parts = reading.PARTS.get(metric, {metric: 1})
+        return sum(sign * cell["validation"].get(name, 0.0) for name, sign in parts.items())
+
+    return sum(last(role, metric) for role, metric in reading.SCORE.items()), last("forward", "changed_facts_f1")
 
 
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import durable, metrics, similarity
+from swirl.config import Recipe
 from swirl.data.splitting import layouts
 from swirl.errors import InputError
 from swirl.eval import held_out
@@ -63,8 +64,8 @@ def find(files: Path, cell: "Cell") -> dict[str, Any] | None:
     return found
 
 
-def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
-    """Write the file of a cell from its run folder."""
+def keep(cell: "Cell", folder: Path, recording: Path, commit: str, files: Path) -> None:
+    """Write the file of a cell from its run folder and the recording that it is of."""
     table = pq.read_table(folder / "data" / "test.parquet")
     rows = table.to_pylist()
     results = json.loads((folder / "results.json").read_text())
@@ -90,6 +91,7 @@ def keep(cell: "Cell", folder: Path, commit: str, files: Path) -> None:
         "rewards": _rewards(folder),
         "rows": [row for row in results["rows"] if row["split"] == "test"],
         "validation": _last_validation(results["rows"]),
+        "drawn": drawn(spec, recording),
         "alarms": results["alarms"],
         "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
     }
@@ -137,6 +139,14 @@ def _rewards(folder: Path) -> dict[str, dict[str, float]]:
             ends = {"first": rewards[:tenth], "last": rewards[-tenth:]}
             found[phase["name"]] = {name: round(float(np.mean(part)), 4) for name, part in ends.items()}
     return found
+
+
+def drawn(recipe: Recipe, recording: Path) -> bool:
+    """Whether the test part is of a recording drawn by `data.seed`: neither of a file nor fixed by the world."""
+    if recipe.data.path:
+        return False
+    column = pq.read_table(recording, columns=["split"])["split"]
+    return column.null_count == len(column)
 
 
 def _last_validation(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -3,8 +3,10 @@
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from swirl.compare import kept
+from swirl.config import Data, Recipe
 
 
 def test_intervals_are_over_layouts_or_where_there_are_few_over_trajectories():
@@ -15,6 +17,15 @@ def test_intervals_are_over_layouts_or_where_there_are_few_over_trajectories():
 
     assert kept.clusters(table(["p", "p", "q", "q", "r", "s", "t"])).tolist() == [0, 0, 1, 1, 2, 3, 4]
     assert kept.clusters(table(["p", "p", "q", "q", "r", "s", "s"])).tolist() == [0, 0, 1, 2, 3, 4, 5]
+
+
+def test_a_test_part_was_drawn_unless_it_is_of_a_file_or_fixed_by_the_world(tmp_path):
+    for part in ("free", "fixed"):
+        split = pa.array([None, None] if part == "free" else ["train", "test"], pa.string())
+        pq.write_table(pa.table({"split": split}), tmp_path / part)
+    assert kept.drawn(Recipe(), tmp_path / "free")
+    assert not kept.drawn(Recipe(), tmp_path / "fixed")
+    assert not kept.drawn(Recipe(data=Data(path="recording.jsonl")), tmp_path / "recording.jsonl")
 
 
 def test_validation_is_that_of_the_last_phase_that_was_validated():
