@@ -71,7 +71,7 @@ UNTUNED = ("warmup", "best-of-n")
 """They train nothing of their own."""
 TUNED_AS = {
     **dict.fromkeys(("swirl-replay", "swirl-fidelity", "swirl-spread", "swirl-select", "shuffled-reward"), "swirl"),
-    "random-label": "bootstrap",
+    "random-label": "verified",
 }
 """Ablations and controls, and the method that each differs from in one thing: they take its learning rate."""
 UNLIMITED = ("oracle",)

@@ -201,9 +201,9 @@ def test_the_report_shows_every_value_of_what_varies(cells, results):
 def test_the_learning_rate_is_that_which_ends_best(tmp_path, right, changed, inverse, facts, chosen, drawn):
     rates = (1e-4, 1e-3, 1e-2)
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
-    plan = comparison.Plan(recipe, ["bootstrap", "oracle", "random-label", "warmup"], [0], rates)
+    plan = comparison.Plan(recipe, ["swirl", "oracle", "swirl-select", "warmup"], [0], rates)
     for (method, rate), asked in comparison._tuning(plan).items():
-        if method == "bootstrap":
+        if method == "swirl":
             i = rates.index(rate)
             validation = {"exact_match_changed": right[i], "false_change_rate": changed[i]}
             validation |= {"action_exact_match_changed": inverse[i], "changed_facts_f1": facts[i]}
@@ -212,9 +212,9 @@ def test_the_learning_rate_is_that_which_ends_best(tmp_path, right, changed, inv
             sums = [[1, 1], [2, 2], [0, 1]][i]
             kept |= {"drawn": drawn, "points": [*kept["points"], point("b1-forward-sft", "forward", 40, sums)]}
             (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
-    assert {method for method, _ in comparison._tuning(plan)} == {"bootstrap", "oracle", "verified"}
+    assert {method for method, _ in comparison._tuning(plan)} == {"swirl", "oracle", "verified"}
     assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == dict.fromkeys(
-        ("bootstrap", "random-label"), 1e-3 if drawn else chosen
+        ("swirl", "swirl-select"), 1e-3 if drawn else chosen
     )
 
 
