@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from swirl.compare import comparison, summary
@@ -50,14 +49,15 @@ class Table:
         return comparison.Plan(recipe, self.methods, seeds or self.seeds, self.rates)
 
 
-MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3), overrides={"data.labels": "400"})
 TABLES = {
     # by the mark of the table in its pages
-    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle"), pages=("docs/results.md", "README.md")),
-    "minigrid-anchors": MINIGRID(
-        ("warmup", "swirl", "swirl-replay", "swirl-fidelity", "swirl-spread", "swirl-select", "swirl-anchored")
+    "minigrid": Table(
+        "minigrid",
+        ("warmup", "bootstrap", "swirl", "oracle"),
+        rates=(3e-5, 3e-4, 3e-3),
+        overrides={"data.labels": "400"},
+        pages=("docs/results.md", "README.md"),
     ),
-    "minigrid-controls": MINIGRID(("warmup", "bootstrap", "random-label", "swirl", "shuffled-reward")),
     "scienceworld": Table("scienceworld", ("warmup",), seeds=(0,)),
 }
 

@@ -58,6 +58,8 @@ def _check_together(arguments: argparse.Namespace) -> None:
         raise InputError("--judge and --judge-model go together: the endpoint, and the name of the model there")
     if arguments.command == "eval" and "judge" not in given and given & {"judge_requests", "judge_tokens"}:
         raise InputError("--judge-requests and --judge-tokens are caps of --judge; give it too, or leave them out")
+    if arguments.command == "compare" and arguments.processes < 1:
+        raise InputError(f"--processes {arguments.processes}: expected at least 1")
     if arguments.command == "label":
         for use, unread in (("labels", ("pick", "inverse", "forward", "action")), ("pick", ("forward", "action"))):
             for other in unread:

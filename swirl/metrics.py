@@ -83,8 +83,8 @@ def changed_facts_f1(state: str, truth: str, prediction: str) -> float:
     All three texts are split alike: into sentences where neither state nor truth has a line break, else into lines.
     Facts have no order. Where the truth only *reorders* the state's facts (a piece moving between two rows of a map
     can swap them) or changes nothing, facts cannot tell right from wrong, and numbered lines are compared instead.
-    A text that is no state at all takes every fact away, those that the step removes too, which earns a little where
-    there are few; an empty one, as a reply that cannot be read, earns nothing.
+    A text that shares no fact with either state is none, and earns nothing for the facts that it takes away; nor does
+    an empty one, as a reply that cannot be read.
 
     Returns:
         A value in [0, 1].
@@ -93,6 +93,8 @@ def changed_facts_f1(state: str, truth: str, prediction: str) -> float:
         return float(not truth.strip())
     prose = is_prose(state) and is_prose(truth)
     before, after, predicted = (facts(text, prose) for text in (state, truth, prediction))
+    if not predicted & (before | after):
+        return 0.0
     if before == after:
         before, after, predicted = (_numbered_lines(text) for text in (state, truth, prediction))
     true_change, predicted_change = _difference(before, after), _difference(before, predicted)

@@ -52,8 +52,7 @@ def test_exact_match_and_changed():
         ("agent at (1, 2)\ndoor ajar\nkey on floor", 0.5),
         # D(prediction) = {+open}: the old fact was kept: 2·1 / (2 + 1)
         (DOOR_CLOSED + "\ndoor open", 2 / 3),
-        # D(prediction) = {-closed, -agent, -key, +nonsense}: 2·1 / (2 + 4)
-        ("nonsense", 1 / 3),
+        ("nonsense", 0.0),  # takes the right fact away too, with all others
         ("", 0.0),  # a reply that cannot be read
         (" \n", 0.0),
     ],

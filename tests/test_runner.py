@@ -337,11 +337,11 @@ def test_groups_that_processes_would_cut_are_refused_before_training(runner, tra
     assert "reward" not in trained
 
 
-def test_labels_that_are_dealt_out_at_random_are_other_pairs_labels(runner, monkeypatch):
-    monkeypatch.setattr(Runner, "_sample", lambda self, q, rows, *_: [[f"for {row['trajectory']}"] for row in rows])
-    told, _ = read(runner.label("told", PAIR, 6).parent)
-    dealt, _ = read(runner.label("dealt", PAIR, 6, shuffled=True).parent)
-    assert all(action == f"for {name}" for name, action in told)
-    assert sorted(action for _, action in dealt) == sorted(action for _, action in told)
+def test_labels_that_are_dealt_out_at_random_are_other_pairs_labels(runner, inferred, verified):
+    verified |= {"certain": {0: "a", 1: "b", 2: "c"}, "idle": {0: "d", 1: "e", 2: "f"}}
+    told, facts = read(runner.relabel("told", PAIR, Verified(pairs=0)).parent)
+    dealt, same = read(runner.relabel("dealt", PAIR, Verified(pairs=0), shuffled=True).parent)
+    assert sorted(action for _, action in dealt) == sorted(action for _, action in told) == list("abcdef")
     assert sorted(name for name, _ in dealt) == sorted(name for name, _ in told)
-    assert sum(action == f"for {name}" for name, action in dealt) < 6
+    assert len(set(dealt) & set(told)) < 6
+    assert facts == same

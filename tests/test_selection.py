@@ -202,6 +202,18 @@ def test_a_reward_that_rises_while_validation_falls_is_an_alarm(choose):
     assert choose({"forward": falling}, "last")[1]["alarms"] == []
 
 
+def test_a_reward_that_rises_while_what_stands_still_is_changed_is_an_alarm(tmp_path):
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps({"reward": 0.1 * step}) + "\n" for step in range(20)))
+
+    def scored(false_changes):
+        rows = [*metrics_of("forward", 0.5, 1), {"metric": "false_change_rate", "value": false_changes, "n": 400}]
+        return {"forward": (rows, [])}
+
+    [alarm] = selection._alarms(["forward"], [scored(0.05), scored(0.25)], tmp_path, [])
+    assert "1 - false_change_rate fell from 0.950 to 0.750" in alarm
+    assert selection._alarms(["forward"], [scored(0.25), scored(0.05)], tmp_path, []) == []
+
+
 def test_actions_that_collapse_are_an_alarm_where_something_changed():
     rows = [
         {"state": "x", "action": action, "next_state": after} for action, after in zip("abcda", "yyyyx", strict=True)

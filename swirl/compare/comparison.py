@@ -5,13 +5,14 @@
     read every method's test metrics where it has spent what the recipe's own method spends
 
 The tuning seed has a world draw a recording of its own, and its test part decides, which no table is of. Where the data
-are a file, or the world's parts are fixed, its test rows can be those of the table: there validation decides.
+are a file, or the world's parts are fixed, the test part is the table's: there validation decides.
 
 `swirl compare recipes/minigrid.toml --methods bootstrap,swirl,oracle --seeds 0,1,2`
 """
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +76,9 @@ def run(plan: Plan, place: Place, processes: int) -> list[str]:
     """
     _check(plan)
     failed = running.run(list(_tuning(plan).values()), place, processes)
-    cells = {cell.name: cell for cell, _ in _cells(plan, _rates(plan, place))}
+    rates = _rates(plan, place)
+    failed += [f"{name} is left out, for not all of its learning rates were tried" for name in _untried(plan, rates)]
+    cells = {cell.name: cell for cell, _ in _cells(plan, rates)}
     return failed + running.run(list(cells.values()), place, processes)
 
 
@@ -101,6 +104,11 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         "methods": plan.names(),
         "seeds": sorted({seed for found in files.values() for seed in found.get(plan.reference(), {})}),
         "learning_rates": rates,
+        "tried": [
+            {"method": name, "learning_rate": rate, "score": score}
+            for name, by_rate in _tried(plan, place).items()
+            for rate, (score, _) in by_rate.items()
+        ],
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": plan.vary[0] if plan.vary else None,
         "rows": rows,
@@ -121,20 +129,30 @@ def _check(plan: Plan) -> None:
             f"nothing can be compared with {plan.reference()}; name a method that trains as the last of --methods, or "
             "give a recipe that has one after its warm-up"
         )
-    if plan.recipe.warmup.steps == 0:
-        raise InputError("warmup.steps = 0: methods are compared from a warm-up; give it some steps")
     if plan.rates and plan.vary and plan.vary[0].endswith("learning_rate"):
         raise InputError(f"--vary {plan.vary[0]} with --learning-rates: give one of the two")
     if plan.rates and plan.tuning_seed in plan.seeds:
         raise InputError(f"--tuning-seed {plan.tuning_seed} is one of the table's --seeds; give another")
-    for name in plan.names():
-        variant(plan.recipe, name)
+    if plan.rates and plan.recipe.data.path and plan.recipe.data.labels and not plan.recipe.data.validation_labels:
+        raise InputError("--learning-rates are chosen on validation, and data.validation_labels = 0; raise it")
+    if not all(0 < rate < math.inf for rate in plan.rates):
+        raise InputError(f"--learning-rates {', '.join(f'{rate:g}' for rate in plan.rates)}: expected more than 0 each")
+    if plan.vary and plan.vary[0] == "swirl.rounds":
+        raise InputError(
+            "--vary swirl.rounds: the published settings have rounds of their own; compare swirl-iterative"
+        )
+    for cell, _ in _cells(replace(plan, rates=()), {}):
+        if cell.recipe.warmup.steps == 0:
+            raise InputError("warmup.steps = 0: methods are compared from a warm-up; give it some steps")
 
 
 def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
-    """The runs on the tuning seed, by method and learning rate."""
-    seed = plan.tuning_seed
-    other = replace(plan.recipe, seed=seed, data=replace(plan.recipe.data, seed=seed))
+    """The runs on the tuning seed, by method and learning rate.
+
+    A file is split as for the table: split anew, what decides there could be the table's test rows.
+    """
+    seed, data = plan.tuning_seed, plan.recipe.data
+    other = replace(plan.recipe, seed=seed, data=data if data.path else replace(data, seed=seed))
     return {
         (name, rate): Cell(name, with_rate(variant(other, name), rate), f"tune-{name}-{rate:g}")
         for name in dict.fromkeys(TUNED_AS.get(name, name) for name in plan.names())
@@ -144,13 +162,24 @@ def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
 
 
 def _rates(plan: Plan, place: Place) -> dict[str, float]:
-    """The learning rate of each method that is best on the tuning seed."""
+    """The learning rate of each method that is best on the tuning seed, where all have been tried."""
+    score = _tried(plan, place)
+    best = {name: max(tried, key=tried.__getitem__) for name, tried in score.items() if len(tried) == len(plan.rates)}
+    return {name: best[of] for name in plan.names() if (of := TUNED_AS.get(name, name)) in best}
+
+
+def _tried(plan: Plan, place: Place) -> dict[str, dict[float, tuple[float, float]]]:
+    """What each learning rate scored on the tuning seed, by method."""
     score: dict[str, dict[float, tuple[float, float]]] = {}
     for (name, rate), cell in _tuning(plan).items():
         if found := kept.find(place.files, cell):
             score.setdefault(name, {})[rate] = _tuned(found)
-    best = {name: max(by_rate, key=by_rate.__getitem__) for name, by_rate in score.items()}
-    return {name: best[of] for name in plan.names() if (of := TUNED_AS.get(name, name)) in best}
+    return score
+
+
+def _untried(plan: Plan, rates: dict[str, float]) -> list[str]:
+    """Methods that have to wait for their learning rate."""
+    return [name for name in plan.names() if plan.rates and name not in (*UNTUNED, *rates)]
 
 
 def _tuned(cell: dict[str, Any]) -> tuple[float, float]:
@@ -177,21 +206,33 @@ def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
         return with_rate(found, rates[name]) if name in rates else found
 
     key, values = plan.vary or ("", [""])
+    names = [name for name in plan.names() if name not in _untried(plan, rates)]
     cells = []
     for value in values:
         recipe = with_value(plan.recipe, key, value) if key else plan.recipe
         for seed in plan.seeds:
-            for name in plan.names():
+            for name in names:
                 mine, plain = asked(recipe, name, seed), asked(plan.recipe, name, seed)
-                at = "" if mine == plain else f"-{key}={value}"
+                at = "" if mine == plain else f"-{key}={str(value).replace('/', '_')}"
                 cells.append((Cell(name, mine, f"{name}{at}-seed{seed}"), str(value)))
     return cells
 
 
 def _kept(cells: Sequence[tuple[Cell, str]], place: Place) -> dict[str, reading.Cells]:
-    """What the table's runs left, by the value of what varies, method and seed."""
+    """What the table's runs left, by the value of what varies, method and seed.
+
+    Raises:
+        InputError: Two of them were tested on different rows, and cannot stand in one table.
+    """
     files: dict[str, reading.Cells] = {}
+    tested: dict[str, tuple[str, str]] = {}
     for cell, at in cells:
         if found := kept.find(place.files, cell):
             files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = found
+            name, rows = tested.setdefault(at, (cell.name, found["tested_on"]))
+            if rows != found["tested_on"]:
+                raise InputError(
+                    f"{place.files}: {cell.name} and {name} were tested on different rows; remove what is older than "
+                    "the recording"
+                )
     return files

@@ -9,8 +9,9 @@ import os
 import platform
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def find(files: Path, cell: "Cell") -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not what a comparison keeps ({error}); remove it to run its cell anew") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is not what a comparison keeps; remove it to run its cell anew")
     was = parse_recipe(found.get("recipe", {}))  # keys that are newer than the file have their defaults
     differ = [field.name for field in fields(was) if getattr(was, field.name) != getattr(cell.recipe, field.name)]
     if differ:
@@ -92,6 +95,7 @@ def keep(cell: "Cell", folder: Path, recording: Path, commit: str, files: Path) 
         "rows": [row for row in results["rows"] if row["split"] == "test"],
         "validation": _last_validation(results["rows"]),
         "drawn": drawn(spec, recording),
+        "tested_on": tested_on([rows[i] for i in scored]),
         "alarms": results["alarms"],
         "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
     }
@@ -139,6 +143,12 @@ def _rewards(folder: Path) -> dict[str, dict[str, float]]:
             ends = {"first": rewards[:tenth], "last": rewards[-tenth:]}
             found[phase["name"]] = {name: round(float(np.mean(part)), 4) for name, part in ends.items()}
     return found
+
+
+def tested_on(rows: Sequence[dict[str, Any]]) -> str:
+    """A hash of test transitions, in their order."""
+    told = [(state_text(row["state"]), row["action"], state_text(row["next_state"])) for row in rows]
+    return blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
 
 
 def drawn(recipe: Recipe, recording: Path) -> bool:

@@ -28,6 +28,8 @@ TITLES = {
     "bert_score": "BERTScore",
     "action_exact_match_changed": "action, exact",
 }
+GAPS = (NET, "exact_match_changed", "changed_facts_f1", "action_exact_match_changed")
+"""Metrics of which a share of the oracle's gain is told; of false changes it has none to gain."""
 Rows = list[dict[str, Any]]
 
 
@@ -41,7 +43,7 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
     Returns:
         Rows {"method", "role", "metric", "unit", "statistic", "value", "low", "high", "seeds"}; the statistic is
         `value`, `difference` (to the reference), `gap_closed`, or `cost`: what a method had spent where it is read,
-        seconds or tokens, mean over seeds.
+        seconds or tokens, mean over seeds. A gap has no interval where the oracle's own gain is not certain.
     """
     cells = reading.entries(cells)
     rows = _costs(cells, reference)
@@ -71,7 +73,7 @@ def _costs(cells: reading.Cells, reference: str) -> Rows:
                 for seed, cell in by_seed.items()
                 if seed in cells[reference]
             ]
-            rows.append(_cost(method, unit, spent))
+            rows += [_cost(method, unit, spent)] if spent else []
     return rows
 
 
@@ -87,16 +89,18 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
         if estimate:
             rows.append({"method": method, "statistic": statistic, **estimate._asdict()})
 
-    score, least = metric in SCORE.values(), -1.0 if metric in reading.PARTS else 0.0
+    least = -1.0 if metric in reading.PARTS else 0.0
+    gain = "oracle" in found and reading.estimate(reading.difference, [found["oracle"], found["warmup"]], counts)
     for method, sums in found.items():
         value = reading.estimate(lambda mean: mean, [sums], counts)
         # A wide interval over few seeds says nothing of values that a metric cannot have.
         add(method, "value", value and value._replace(low=max(value.low, least), high=min(value.high, 1.0)))
         if method not in (reference, *BASELINES):
             add(method, "difference", reading.estimate(reading.difference, [sums, found[reference]], counts))
-        if score and "oracle" in found and method not in ("warmup", "oracle", *BASELINES):
+        if gain and metric in GAPS and method not in ("warmup", "oracle", *BASELINES):
             bounds = [sums, found["warmup"], found["oracle"]]
-            add(method, "gap_closed", reading.estimate(reading.gap_closed, bounds, counts))
+            closed = reading.estimate(reading.gap_closed, bounds, counts)
+            add(method, "gap_closed", closed if gain.low > 0 else closed and closed._replace(low=None, high=None))
     return rows
 
 
@@ -132,7 +136,27 @@ def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Every table by its title: methods at the reference's CPU seconds and at its tokens, or by what was varied."""
     if results["vary"]:
         return {f"By {results['vary']}: {lines[0][0]}": lines for lines in varied(results)}
-    return {HEADS[unit]: table(results, unit) for unit in UNITS} | _rewards(results["rewards"])
+    found: dict[str, list[list[str]]] = {}
+    for unit in UNITS:
+        found[HEADS[unit]] = table(results, unit)
+        found[f"{HEADS[unit]}, less `{results['reference']}`"] = compared(results, unit, "difference")
+        gaps = compared(results, unit, "gap_closed")
+        found |= {f"{HEADS[unit]}, gap closed": gaps} if len(gaps) > 1 else {}
+    return found | _rewards(results["rewards"]) | _tried(results["tried"])
+
+
+def _tried(rows: Rows) -> dict[str, list[list[str]]]:
+    """What learning rates scored; where the best is the first or the last of them, a better one may lie beyond."""
+    rates = sorted({row["learning_rate"] for row in rows})
+    score = {(row["method"], row["learning_rate"]): row["score"] for row in rows}
+    lines = [["method", *(f"{rate:g}" for rate in rates), ""]]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [score.get((method, rate)) for rate in rates]
+        known = [value for value in mine if value is not None]
+        edge = max(known) in (mine[0], mine[-1]) and len(rates) > 1
+        values = ("" if value is None else f"{value:.3f}" for value in mine)
+        lines.append([f"`{method}`", *values, "best at the edge" * edge])
+    return {"Learning rates on the tuning seed, both scores added up": lines} if rows else {}
 
 
 def _rewards(rows: Rows) -> dict[str, list[list[str]]]:
@@ -157,7 +181,7 @@ def told(results: dict[str, Any]) -> str:
     return (
         f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, "
         "`oracle` at its end. In brackets: 95 % intervals by bootstrap over seeds and test layouts; differences "
-        "are paired. *Net*: the exact matches where something changed less the false changes where nothing did, shares."
+        "are paired. Net: the exact matches where something changed less the false changes where nothing did, shares."
     )
 
 
@@ -178,9 +202,6 @@ def table(results: dict[str, Any], unit: str) -> list[list[str]]:
         for metric in METRICS[role]
         if any(key[1:3] == (role, metric) for key in cells)
     ]
-    for statistic, title in (("gap_closed", "gap closed"), ("difference", f"against `{results['reference']}`")):
-        columns += [(role, SCORE[role], statistic, f"{role}: {title}") for role in ROLES]
-    columns = [c for c in columns if any((method, *c[:3]) in cells for method in known)]
     lines = [["method", "seeds", "learning rate", COSTS[unit], *(title for *_, title in columns)]]
     for method in _in_order(known, results["methods"]):
         mine = [cells.get((method, *column[:3])) for column in columns]
@@ -189,6 +210,20 @@ def table(results: dict[str, Any], unit: str) -> list[list[str]]:
         spent = cells.get((method, "both", "cost", "cost"))
         begin = [f"`{method}`", str(seeds), f"{rate:g}" if rate else "", f"{spent['value']:.0f}" if spent else ""]
         lines.append([*begin, *(_cell(row, seeds) for row in mine)])
+    return lines
+
+
+def compared(results: dict[str, Any], unit: str, statistic: str) -> list[list[str]]:
+    """Differences to the reference, or gaps closed, of every metric that has them; a row per method."""
+    rows = [row for row in results["rows"] if row["unit"] == unit and row["statistic"] == statistic]
+    cells = {(row["method"], row["role"], row["metric"]): row for row in rows}
+    columns = [
+        (role, metric) for role in ROLES for metric in METRICS[role] if any(k[1:] == (role, metric) for k in cells)
+    ]
+    lines = [["method", *(TITLES[metric] for _, metric in columns)]]
+    for method in _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"]):
+        mine = [cells.get((method, *column)) for column in columns]
+        lines.append([f"`{method}`", *(_cell(row, len(results["seeds"])) for row in mine)])
     return lines
 
 
@@ -207,6 +242,8 @@ def _cell(row: dict[str, Any] | None, seeds: int) -> str:
         return ""
     sign = "+" if row["statistic"] == "difference" else ""
     fewer = f", {row['seeds']} of {seeds} seeds" if row["seeds"] < seeds else ""
+    if row["low"] is None:
+        return f"{row['value']:{sign}.3f} (the oracle's gain is uncertain){fewer}"
     return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]{fewer}"
 
 

@@ -30,11 +30,11 @@ def _as_it_is(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _published(rounds: int = 1, **anchors: Any) -> Change:
-    """The published settings with some changed; as many steps in all as the recipe has, whatever the rounds."""
+def _published(rounds: int = 1, phases: int = 2, **anchors: Any) -> Change:
+    """The published settings with some changed; as many steps in all as the recipe has, however they are divided."""
 
     def change(recipe: Recipe) -> Recipe:
-        steps = max(1, recipe.swirl.steps * recipe.swirl.rounds // rounds)
+        steps = max(1, 2 * recipe.swirl.steps * recipe.swirl.rounds // (rounds * phases))
         return replace(recipe, swirl=replace(recipe.swirl, rounds=rounds, steps=steps, **PUBLISHED | anchors))
 
     return change
@@ -50,7 +50,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Change]] = {
         ("swirl",),
         lambda recipe: replace(_published()(recipe), model=replace(recipe.model, shared=True)),
     ),
-    "swirl-elbo": (("swirl",), _published(setting="elbo")),
+    "swirl-elbo": (("swirl",), _published(setting="elbo", beta=1.0)),
     "swirl-replay": (("swirl",), _published(replay=1.0)),
     "swirl-fidelity": (("swirl",), _published(fidelity=1.0)),
     "swirl-spread": (("swirl",), _published(min_spread=0.1)),
@@ -59,8 +59,16 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Change]] = {
         ("swirl",),
         _published(ITERATIONS, replay=1.0, fidelity=1.0, min_spread=0.1, select="best"),
     ),
-    # Other rewards, and a control without one: the same optimiser, settings and last checkpoint.
-    **{name: ((name,), _published()) for name in ("rlvr", "rwml", "inverse-reward", "shuffled-reward")},
+    # Other rewards, of the forward model alone: the optimiser, its settings and the last checkpoint of `swirl`, and as
+    # many steps as that has for both roles.
+    **{name: ((name,), _published(phases=1)) for name in ("rlvr", "rwml", "inverse-reward")},
+    # A control without a reward.
+    "shuffled-reward": (("shuffled-reward",), _published()),
+    # Labels for every pair, as its paper has them: an inverse model that was taught all pairs labels all pairs.
+    "bootstrap-all": (
+        ("bootstrap",),
+        lambda recipe: replace(recipe, data=replace(recipe.data, inverse_unchanged=True)),
+    ),
     "oracle": (
         ("oracle",),
         lambda recipe: replace(recipe, data=replace(recipe.data, labels=0, validation_labels=0)),

@@ -21,8 +21,8 @@ logger = logging.getLogger("swirl")
 class Labels(Phases):
     """The labelling phases of a run."""
 
-    def label(self, stage: str, pair: Pair, count: int, shuffled: bool = False) -> Path:
-        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action; or with another pair's.
+    def label(self, stage: str, pair: Pair, count: int) -> Path:
+        """Sample z ~ Q(z | x, y): `count` state-only pairs, each with one sampled action.
 
         Pairs that changed something, where the inverse model was taught no others (`data.inverse_unchanged = false`).
         """
@@ -31,8 +31,6 @@ class Labels(Phases):
             rows = self.draw(count, stage, changed=not self.recipe.data.inverse_unchanged)
             inverse = self.scorer(pair.inverse)
             actions = parallel.spread(rows, lambda part: self._sample(inverse, part, 1, stage))
-            if shuffled:
-                actions = [actions[i] for i in np.random.default_rng(self.seed(stage)).permutation(len(actions))]
             kept = [{**row, "action": group[0]} for row, group in zip(rows, actions, strict=True) if group[0]]
             if not kept:
                 raise InputError(
@@ -42,7 +40,7 @@ class Labels(Phases):
 
         return self.phase(f"{stage}-label", work, {"kind": "label", "rows": count}) / "rows.parquet"
 
-    def relabel(self, stage: str, pair: Pair, settings: Verified, first: bool = False) -> Path:
+    def relabel(self, stage: str, pair: Pair, settings: Verified, first: bool = False, shuffled: bool = False) -> Path:
         """State-only pairs whose action both frozen models together are certain of; see `posterior`.
 
         Args:
@@ -50,6 +48,7 @@ class Labels(Phases):
             pair: Both roles' checkpoints.
             settings: How many pairs, and which to keep.
             first: Keep the surest share of each action and nothing else; no pair that changed nothing.
+            shuffled: Give each kept pair the label of another: a control.
         """
 
         def work(out: Path) -> None:
@@ -84,6 +83,9 @@ class Labels(Phases):
             idle = {} if first else posterior.idle(parallel.spread(same, scored), self.seed(f"{stage}-idle"))
             kept = [{**changed[i], "action": action} for i, action in certain.items()]
             kept += [{**same[i], "action": action} for i, action in idle.items()]
+            if shuffled:
+                order = np.random.default_rng(self.seed(f"{stage}-shuffle")).permutation(len(kept))
+                kept = [{**row, "action": kept[i]["action"]} for row, i in zip(kept, order, strict=True)]
             facts = {
                 "changed": len(changed),
                 "changed_kept": len(certain),

@@ -1,7 +1,7 @@
-"""A control: relabelling whose labels are dealt out among the pairs at random. It should gain nothing.
+"""A control: verified relabelling whose labels are dealt out among the pairs at random. It should gain nothing.
 
     repeat for each round
-        z ~ Q(z | x, y)                 label state-only pairs, then permute the labels
+        label, verify and keep as `verified` does, then permute the labels
         SFT of both roles on them and the true labels
 
 Whatever a method gains here comes from more training, or from seeing more states, and not from its labels.
@@ -9,12 +9,9 @@ Whatever a method gains here comes from more training, or from seeing more state
 
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
+from swirl.methods.verified import verified
 
 
 def random_label(run: Runner, pair: Pair) -> Pair:
     """The settings are those of `verified`."""
-    settings = run.recipe.verified
-    for r in range(1, settings.rounds + 1):
-        dealt = run.label(f"random-label{r}", pair, settings.pairs, shuffled=True)
-        pair = run.sft(f"random-label{r}", pair, run.supervised([run.labelled, dealt], settings.label_share), settings)
-    return pair
+    return verified(run, pair, "random-label", shuffled=True)

@@ -18,6 +18,11 @@ from swirl.types import ROLES, Role
 logger = logging.getLogger("swirl")
 
 Keep = Literal["best", "last"]
+WATCHED: dict[Role, dict[str, bool]] = {
+    "forward": {metrics.HEADLINE["forward"]: False, "false_change_rate": True},
+    "inverse": {metrics.HEADLINE["inverse"]: False},
+}
+"""What should not get worse while a reward rises, and whether less of it is better."""
 Scored = list[dict[Role, Measured]]
 """What each checkpoint of a phase is worth in each role that the phase trains."""
 
@@ -114,11 +119,13 @@ def _alarms(roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dic
     rewards = [row["reward"] for row in log if row.get("reward") is not None]
     alarms = []
     for role in roles if rewards else ():
-        metric = metrics.HEADLINE[role]
-        held = [next((row for row in one[role][0] if row["metric"] == metric), None) for one in scored]
-        if held[0] and held[-1]:
-            alarm = health.reward_hacking(rewards, [row["value"] for row in held if row], held[0]["n"], metric)
-            alarms += [alarm] if alarm else []
+        for metric, lower_is_better in WATCHED[role].items():
+            held = [next((row for row in one[role][0] if row["metric"] == metric), None) for one in scored]
+            if held[0] and held[-1]:
+                values = [1 - row["value"] if lower_is_better else row["value"] for row in held if row]
+                name = f"1 - {metric}" if lower_is_better else metric
+                alarm = health.reward_hacking(rewards, values, held[0]["n"], name)
+                alarms += [alarm] if alarm else []
         if role == "inverse":
             alarms += _collapse(rows, *scored[-1][role])
     for alarm in alarms:

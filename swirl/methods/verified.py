@@ -21,13 +21,13 @@ from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
 
 
-def verified(run: Runner, pair: Pair) -> Pair:
-    """Label, verify, keep what is certain, train both."""
+def verified(run: Runner, pair: Pair, stage: str = "verified", shuffled: bool = False) -> Pair:
+    """Label, verify, keep what is certain, train both; `shuffled` deals the labels that were kept out at random."""
     settings = run.recipe.verified
     for r in range(1, settings.rounds + 1):
-        kept = run.relabel(f"verified{r}", pair, settings, first=r == 1)
+        kept = run.relabel(f"{stage}{r}", pair, settings, first=r == 1, shuffled=shuffled)
         examples = run.supervised([run.labelled, kept], settings.label_share)
-        pair = run.sft(f"verified{r}", pair, examples, settings)
+        pair = run.sft(f"{stage}{r}", pair, examples, settings)
         if run.stalled(settings.patience, r):
             break
     return pair

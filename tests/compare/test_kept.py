@@ -28,6 +28,13 @@ def test_a_test_part_was_drawn_unless_it_is_of_a_file_or_fixed_by_the_world(tmp_
     assert not kept.drawn(Recipe(data=Data(path="recording.jsonl")), tmp_path / "recording.jsonl")
 
 
+def test_test_rows_are_known_again():
+    row = {"state": "a", "action": "go", "next_state": "b"}
+    same = kept.tested_on([row, row])
+    assert same == kept.tested_on([{**row, "step": 3}, row])
+    assert len({same, kept.tested_on([row]), kept.tested_on([row, {**row, "action": "no"}])}) == 3
+
+
 def test_validation_is_that_of_the_last_phase_that_was_validated():
     rows = [
         {"split": split, "phase": phase, "metric": metric, "value": value}

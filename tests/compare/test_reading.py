@@ -95,23 +95,32 @@ def test_a_paired_difference_has_no_width_where_the_methods_differ_by_the_same_e
     assert alone.high - alone.low > 0.02
 
 
-@pytest.mark.parametrize(("widened", "times"), [(True, (191, 193)), (False, (147, 169))])
-def test_an_interval_over_few_seeds_holds_the_truth_as_often_as_it_says(widened, times, monkeypatch):
-    if not widened:  # a bootstrap of the seeds as they are
-        monkeypatch.setattr(reading, "_widening", lambda seeds: 1.0)
-    rng, counts = np.random.default_rng(0), np.ones((1, 30), int)
-    for seeds, expected in zip((3, 5), times, strict=True):
-        held = 0
-        for _ in range(200):
-            sums = {seed: rng.normal(rng.normal(0.5, 0.1), 0.1, (1, 30)) for seed in range(seeds)}
-            found = estimate(lambda mean: mean, [sums], counts, samples=400)
-            held += found.low <= 0.5 <= found.high
-        assert held == pytest.approx(expected, abs=3), seeds  # of 200; 190 are asked for
+@pytest.mark.parametrize(
+    ("seeds", "layouts", "by_seed", "widened", "plain"),
+    [(3, 30, 0.1, 187, 157), (5, 30, 0.1, 191, 170), (1, 6, 0, 185, 165), (5, 14, 0, 191, 178)],
+)
+def test_an_interval_holds_the_truth_as_often_as_it_says(seeds, layouts, by_seed, widened, plain, monkeypatch):
+    """Of 200 simulated comparisons; 190 are asked for. `plain`: by a bootstrap of seeds and layouts as they are."""
+    assert _held(seeds, layouts, by_seed) == pytest.approx(widened, abs=2)
+    monkeypatch.setattr(reading, "_widening", lambda n: 1.0)
+    assert _held(seeds, layouts, by_seed) == pytest.approx(plain, abs=2)
+
+
+def _held(seeds, layouts, by_seed):
+    """How often the interval holds the truth, where layouts differ by 0.1 and seeds by `by_seed`."""
+    rng, counts, held = np.random.default_rng(0), np.ones((1, layouts), int), 0
+    for _ in range(200):
+        common = rng.normal(0, 0.1, layouts)
+        drawn = [common + rng.normal(0.5, by_seed) + rng.normal(0, 0.02, layouts) for _ in range(seeds)]
+        sums = {seed: one[None] for seed, one in enumerate(drawn)}
+        found = estimate(lambda mean: mean, [sums], counts, samples=400)
+        held += found.low <= 0.5 <= found.high
+    return held
 
 
 def test_of_one_seed_the_interval_is_over_layouts():
     found = estimate(lambda mean: mean, [{0: np.array([[0.0, 1.0] * 10])}], np.ones((1, 20), int))
-    assert (found.value, found.high - found.low) == (0.5, pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20), rel=0.1))
+    assert (found.value, found.high - found.low) == (0.5, pytest.approx(2 * 2.093 * np.sqrt(0.25 / 19), rel=0.1))
 
 
 def test_a_metric_of_two_parts_is_the_sum_of_their_means():
@@ -137,8 +146,19 @@ def test_more_seeds_on_the_same_layouts_do_not_narrow_what_layouts_leave_open():
         found = estimate(lambda mean: mean, [dict.fromkeys(range(seeds), sums)], np.ones((1, 20), int))
         width[seeds] = found.high - found.low
     assert width[16] == pytest.approx(width[1], rel=0.1)
-    # The binomial interval of 20 layouts: 0.5 +- 1.96 sqrt(0.25 / 20).
-    assert width[1] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 20), rel=0.1)
+    # As the mean of 20 shares has it: 0.5 +- t sqrt(s^2 / 20) with 19 degrees of freedom.
+    assert width[1] == pytest.approx(2 * 2.093 * np.sqrt(0.25 / 19), rel=0.1)
+
+
+def test_students_t_beyond_the_table():
+    assert [round(reading._student(n), 3) for n in (1, 10, 11, 13, 29, 1000)] == [
+        12.706,
+        2.228,
+        2.201,
+        2.16,
+        2.045,
+        1.962,
+    ]
 
 
 def test_gap_closed():

@@ -24,8 +24,16 @@ def test_the_recipes_own_method_is_the_recipe_itself_tested_after_every_phase():
 def test_other_rewards_have_what_the_published_method_has(name):
     changed = variant(RECIPE, name)
     own = {key: getattr(RECIPE.swirl, key) for key in OF_RWML} if name == "rwml" else {}
+    if name != "shuffled-reward":  # one phase instead of two has the steps of both
+        own["steps"] = 2 * RECIPE.swirl.steps
     assert (changed.methods[-1], changed.swirl) == (name, replace(variant(RECIPE, "swirl").swirl, **own))
     assert changed.swirl.select == "last"
+
+
+def test_labels_for_every_pair_come_of_an_inverse_model_that_was_taught_every_pair():
+    changed = variant(RECIPE, "bootstrap-all")
+    assert (changed.methods[-1], changed.data.inverse_unchanged) == ("bootstrap", True)
+    assert replace(changed, data=RECIPE.data) == variant(RECIPE, "bootstrap")
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "sft-merge", "random-label"])
@@ -50,11 +58,15 @@ def test_what_a_method_does_not_read_makes_no_difference_to_it():
     assert variant(other, "rwml") != variant(RECIPE, "rwml")
 
 
-def test_all_but_shared_weights_and_the_oracle_begin_from_one_warm_up():
+def test_all_begin_from_one_warm_up_but_those_with_other_weights_or_other_labels():
     names = {*VARIANTS, "bootstrap", "verified", "rlvr"}
     common = shared_part(variant(RECIPE, "bootstrap"))
     assert common.methods == ("pretrain", "warmup")
-    assert {name for name in names if shared_part(variant(RECIPE, name)) != common} == {"swirl-shared", "oracle"}
+    assert {name for name in names if shared_part(variant(RECIPE, name)) != common} == {
+        "swirl-shared",
+        "oracle",
+        "bootstrap-all",
+    }
 
 
 def test_a_recipe_with_other_settings_does_not_take_a_vetted_name():
