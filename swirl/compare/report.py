@@ -1,7 +1,7 @@
 """`report.html` of a comparison: one file that opens offline, made from `results.json` and the kept cells.
 
-Tables, curves over cost, what checkpoints wrote for held-out transitions as coloured differences, the health of the
-inferred actions, alarms, and what ran where.
+Tables, curves over cost and over rounds, what checkpoints wrote for held-out transitions as coloured differences, the
+health of the inferred actions, alarms, and what ran where.
 """
 
 import difflib
@@ -51,8 +51,12 @@ def page(results: dict[str, Any], files: dict[str, reading.Cells]) -> str:
     for at, cells in files.items():
         here = _text(f", {results['vary']} = {at}" if results["vary"] else "")
         parts += [f"<h2>Test metrics over cost{here}</h2>", _svg(figures.over_cost(cells))]
+        by_round = figures.by_round(cells)
+        parts += [f"<h2>Test metrics by round{here}</h2>", _svg(by_round)] if by_round else []
         parts += [f"<h2>Predictions{here}</h2>", *_samples(cells)]
-        parts += [f"<h2>Inferred actions{here}</h2>", _table(_health(cells)), f"<h2>Alarms{here}</h2>", _alarms(cells)]
+        health = figures.health(cells)
+        parts += [f"<h2>Inferred actions{here}</h2>", _svg(health) if health else "", _table(_health(cells))]
+        parts += [f"<h2>Alarms{here}</h2>", _alarms(cells)]
     parts += ["<h2>What ran</h2>", _table(_provenance(files))]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Comparison</title><style>{STYLE}</style>'
     return f"{head}</head><body>{''.join(parts)}</body></html>\n"
