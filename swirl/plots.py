@@ -85,7 +85,7 @@ def reliability_figure(results: Sequence[Row]) -> "Figure":
             bins.setdefault((row["role"], row["model"]), {}).setdefault(int(match[2]), {})[match[1]] = row
     if not bins:
         raise ValueError(f"got {len(results)} results, expected some with trust_confidence_b and trust_accuracy_b")
-    figure = Figure(figsize=(4.2 * len(bins), 4.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(bins), 4.8), layout="compressed")
     axes = figure.subplots(1, len(bins), squeeze=False)[0]
     for ax, ((role, model), numbered) in zip(axes, bins.items(), strict=True):
         found = [numbered[number] for number in sorted(numbered)]
