@@ -60,6 +60,11 @@ def _check_together(arguments: argparse.Namespace) -> None:
         raise InputError("--judge-requests and --judge-tokens are caps of --judge; give it too, or leave them out")
     if arguments.command == "compare" and arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: expected at least 1")
+    if arguments.command == "eval" and "plot" in given:
+        if not arguments.plot.lower().endswith((".png", ".svg")):
+            raise InputError(f"--plot {arguments.plot}: expected a file that ends in .png or .svg")
+        if not {"trust", "all"} & {part.strip() for part in (arguments.suite or "").split(",")}:
+            raise InputError("--plot draws what the suite's part trust measures; give --suite trust too")
     if arguments.command == "label":
         for use, unread in (("labels", ("pick", "inverse", "forward", "action")), ("pick", ("forward", "action"))):
             for other in unread:
@@ -234,6 +239,7 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--judge-tokens", type=int, metavar="N", help="tokens after which it ends (default: no limit)")
     sub.add_argument("--encoder", default="", help="BERTScore too, with this encoder: all-minilm-l6-v2, or a folder")
     sub.add_argument("--suite", metavar="PARTS", help="also rollouts, knowledge, trust, real (comma-separated), or all")
+    sub.add_argument("--plot", metavar="FILE", help="trust: draw confidence against accuracy (.png or .svg)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 

@@ -234,14 +234,20 @@ def _varied(text: str) -> tuple[str, list[Any]]:
 
 
 def _eval(a: argparse.Namespace) -> None:
+    from swirl import plots
+    from swirl.data import files
     from swirl.eval import standalone
     from swirl.eval.judge import Judge
 
+    if a.plot:
+        files.prepare(Path(a.plot))
     limits = (a.judge_requests, a.judge_tokens)
     roles = sum(bool(path) for path in (a.forward, a.inverse))
     judge = Judge(a.judge, a.judge_model, a.judge_cache, *limits, parts=roles) if a.judge else None
     rows = standalone.evaluate(a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder, a.suite, judge)
     standalone.show(rows, as_json=a.json)
+    if a.plot:
+        plots.plot_reliability(rows, Path(a.plot))
 
 
 def _label(a: argparse.Namespace) -> None:

@@ -1,13 +1,14 @@
-"""The two pictures of a run, drawn from the rows that it saved: `training.png` and `held_out.png`.
+"""The two pictures of a run, `training.png` and `held_out.png`, and the reliability of models, from rows of results.
 
-Nothing is computed here beyond smoothing a curve; every number comes from `metrics.jsonl`, `results.json` or the
-`phase.json` of a phase. Figures are built without pyplot, whose figures are global state, and matplotlib is imported
-inside the functions.
+Nothing is computed here beyond smoothing a curve; every number comes from `metrics.jsonl`, `results.json`, the
+`phase.json` of a phase, or what `swirl eval` measured. Figures are built without pyplot, whose figures are global
+state, and matplotlib is imported inside the functions.
 
     plot_run(metrics, curve, results, Path("runs/demo"))
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -53,6 +54,49 @@ def plot_run(metrics: Sequence[Row], curve: Sequence[Row], results: Sequence[Row
             figure.savefig(out / name, dpi=150)
             written.append(out / name)
     return written
+
+
+def plot_reliability(results: Sequence[Row], file: Path) -> None:
+    """Draw `reliability_figure` to a file, PNG or SVG by its ending; its folder is there.
+
+    Raises:
+        ValueError: As `reliability_figure`.
+    """
+    reliability_figure(results).savefig(file, dpi=150)
+
+
+def reliability_figure(results: Sequence[Row]) -> "Figure":
+    """Accuracy over mean confidence, bin by bin, beside the diagonal of a model that is as right as it is sure.
+
+    Args:
+        results: Rows of `swirl.eval.trust`: `model`, `role`, `metric`, `value` and `n`; of others none is read.
+
+    Returns:
+        The figure, with one set of axes for each model in each role.
+
+    Raises:
+        ValueError: No row is of a bin.
+    """
+    from matplotlib.figure import Figure
+
+    bins: dict[tuple[str, str], dict[int, dict[str, Row]]] = {}
+    for row in results:
+        if match := re.fullmatch(r"trust_(confidence|accuracy)_b(\d+)", row["metric"]):
+            bins.setdefault((row["role"], row["model"]), {}).setdefault(int(match[2]), {})[match[1]] = row
+    if not bins:
+        raise ValueError(f"got {len(results)} results, expected some with trust_confidence_b and trust_accuracy_b")
+    figure = Figure(figsize=(4.2 * len(bins), 4.8), layout="compressed")
+    axes = figure.subplots(1, len(bins), squeeze=False)[0]
+    for ax, ((role, model), numbered) in zip(axes, bins.items(), strict=True):
+        found = [numbered[number] for number in sorted(numbered)]
+        x, y = ([pair[name]["value"] for pair in found] for name in ("confidence", "accuracy"))
+        ax.plot([0, 1], [0, 1], color=OTHER_COLOUR, linestyle="--", linewidth=1)
+        ax.plot(x, y, color=COLOURS[role], marker="o", markersize=4)
+        n = sum(pair["accuracy"]["n"] for pair in found)
+        ax.set(xlabel="mean confidence", ylabel="accuracy", title=f"{role} model (n = {n})\n{Path(model).name}")
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        _plain_axes(ax)
+    return figure
 
 
 def training_figure(metrics: Sequence[Row]) -> "Figure | None":

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from swirl import cli, data, worlds
+from swirl import cli, data, plots, worlds
 from swirl.errors import InputError
 from swirl.eval import standalone, suite
 
@@ -103,3 +103,16 @@ def test_the_command_prints_tables_and_json(recording, run_folder, capsys):
     for text in ("Rollouts, by turn", "rollout_survivors", "Trust", "trust_ece", "Trust, by bin"):
         assert text in out
     assert cli.main([*words[:-4], "--suite", "rolouts"]) == 2
+
+
+def test_the_command_draws_reliability_beside_what_it_prints(recording, run_folder, tmp_path, capsys, monkeypatch):
+    drawn, draw = [], plots.plot_reliability
+    monkeypatch.setattr(plots, "plot_reliability", lambda *given: (drawn.append(given), draw(*given)))
+    words = ["eval", str(recording), "--inverse", str(run_folder), "--suite", "trust", "--device", "cpu", "--json"]
+    assert cli.main([*words, "--max-rows", "4", "--plot", str(tmp_path / "new" / "a.svg")]) == 0
+    ((rows, file),) = drawn
+    assert rows == json.loads(capsys.readouterr().out)
+    assert "<svg" in file.read_text()
+    (tmp_path / "b.png").mkdir()
+    assert cli.main([*words, "--plot", str(tmp_path / "b.png")]) == 2  # before anything is measured
+    assert "is a folder, expected the name of a file" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """`report.html` of a comparison: one file that opens offline, made from `results.json` and the kept cells.
 
-Tables, curves over cost, what checkpoints wrote for held-out transitions as coloured differences, the health of the
-inferred actions, alarms, and what ran where.
+Tables, curves over cost and over rounds, what checkpoints wrote for held-out transitions as coloured differences, the
+health of the inferred actions, alarms, and what ran where.
 """
 
 import difflib
@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.compare import reading, summary
-from swirl.compare.reading import SCORE
-from swirl.types import ROLES, Role
+from swirl.compare import figures, reading, summary
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STYLE = """
@@ -29,9 +26,6 @@ tr { border-bottom: 1px solid #ddd } pre { white-space: pre-wrap; background: #f
 .three { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5em; font-size: 12px } svg { max-width: 100% }
 ins { background: #c7efcf; text-decoration: none } del { background: #fbd0d0; text-decoration: none }
 """
-# The Okabe-Ito palette, which stays apart for colour-blind readers, and four more.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#7f3c8d", "#80ba5a", "#a5aa99")
-LINES = ("-", "--", ":")
 HEALTH = (
     "action_unique_share",
     "action_length_mean",
@@ -53,12 +47,16 @@ def page(results: dict[str, Any], files: dict[str, reading.Cells]) -> str:
     for title, lines in summary.tables(results).items():
         parts += [f"<h2>{_text(title)}</h2>", _table(lines)]
     if results["vary"]:
-        parts += [f"<h2>Test metrics over {_text(results['vary'])}</h2>", _svg(_varied(results))]
+        parts += [f"<h2>Test metrics over {_text(results['vary'])}</h2>", _svg(figures.varied(results))]
     for at, cells in files.items():
         here = _text(f", {results['vary']} = {at}" if results["vary"] else "")
-        parts += [f"<h2>Test metrics over cost{here}</h2>", _svg(_curves(cells))]
+        parts += [f"<h2>Test metrics over cost{here}</h2>", _svg(figures.over_cost(cells))]
+        by_round = figures.by_round(cells)
+        parts += [f"<h2>Test metrics by round{here}</h2>", _svg(by_round)] if by_round else []
         parts += [f"<h2>Predictions{here}</h2>", *_samples(cells)]
-        parts += [f"<h2>Inferred actions{here}</h2>", _table(_health(cells)), f"<h2>Alarms{here}</h2>", _alarms(cells)]
+        health = figures.health(cells)
+        parts += [f"<h2>Inferred actions{here}</h2>", _svg(health) if health else "", _table(_health(cells))]
+        parts += [f"<h2>Alarms{here}</h2>", _alarms(cells)]
     parts += ["<h2>What ran</h2>", _table(_provenance(files))]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Comparison</title><style>{STYLE}</style>'
     return f"{head}</head><body>{''.join(parts)}</body></html>\n"
@@ -85,56 +83,6 @@ def _svg(figure: "Figure") -> str:
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg")
     return re.sub(r"^.*?(?=<svg)", "", drawn.getvalue(), flags=re.DOTALL)
-
-
-def _look(i: int) -> dict[str, Any]:
-    """The colour and line of the i-th method."""
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
-
-
-def _axes(across: str) -> "tuple[Figure, dict[Role, Axes]]":
-    """A figure with the score of each role over something."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    axes = dict(zip(ROLES, figure.subplots(1, 2), strict=True))
-    for role, ax in axes.items():
-        ax.set(xlabel=across, ylabel=summary.TITLES[SCORE[role]], title=f"{role} model")
-        ax.grid(alpha=0.3)
-    return figure, axes
-
-
-def _varied(results: dict[str, Any]) -> "Figure":
-    """The score of each role over the values of what varies, with its intervals."""
-    figure, axes = _axes(results["vary"])
-    for role, ax in axes.items():
-        rows = summary.scores(results["rows"], role)
-        values = list(dict.fromkeys(row["at"] for row in rows))
-        for i, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
-            mine = [row for row in rows if row["method"] == method]
-            mean = [row["value"] for row in mine]
-            errors = np.abs([[row[end] - row["value"] for row in mine] for end in ("low", "high")])
-            x = [values.index(row["at"]) for row in mine]
-            ax.errorbar(x, mean, errors, label=method, capsize=3, **_look(i))
-        ax.set_xticks(range(len(values)), values)
-        ax.legend(fontsize=7)
-    return figure
-
-
-def _curves(cells: reading.Cells) -> "Figure":
-    """The score of each role over CPU seconds: mean over seeds."""
-    figure, axes = _axes("CPU seconds")
-    for role, ax in axes.items():
-        for i, (method, by_seed) in enumerate(reading.entries(cells).items()):
-            curves = [reading.curve(cell, role, SCORE[role], "cpu_seconds") for cell in by_seed.values()]
-            curves = [one for one in curves if one]
-            if not curves:
-                continue
-            grid = np.linspace(min(c.cost[0] for c in curves), max(c.cost[-1] for c in curves), 200)
-            mean = np.mean([np.interp(grid, c.cost, c.values()) for c in curves], axis=0)
-            ax.plot(grid, mean, marker="o" * (len(set(grid)) == 1), label=method, **_look(i))
-        ax.legend(fontsize=7)
-    return figure
 
 
 def _samples(cells: reading.Cells) -> Iterable[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_reading import point
 
-from swirl.compare import comparison, report, summary
+from swirl.compare import comparison, figures, report, summary
 from swirl.compare.cells import Place
 from swirl.config import Data, Recipe, Warmup
 from swirl.errors import InputError
@@ -68,13 +68,13 @@ def results(cells):
     }
 
 
-def figures(results, unit="cpu_seconds"):
+def values(results, unit="cpu_seconds"):
     forward = [r for r in results["rows"] if r["unit"] == unit and r["role"] in ("forward", "both")]
     return {(r["method"], r["statistic"]): r["value"] for r in forward}
 
 
 def test_values_differences_gaps_and_costs(results):
-    found = figures(results)
+    found = values(results)
     # Of 5 rows: 1 right after the warm-up, 4 by verified, 5 by the oracle; swirl has 1 + 1 * (50 - 30) / (90 - 30).
     swirl = (1 + 1 / 3) / 5
     expected = {
@@ -94,7 +94,7 @@ def test_values_differences_gaps_and_costs(results):
         ("oracle", "cost"): 99,
     }
     assert found == pytest.approx(expected)
-    assert figures(results, "tokens")["swirl", "cost"] == 500
+    assert values(results, "tokens")["swirl", "cost"] == 500
 
 
 def test_a_reward_stands_beside_what_it_brought(cells, results):
@@ -200,7 +200,8 @@ def test_what_varies_becomes_columns(cells, results):
 
 def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cells, results):
     page = report.page(results, {"": cells})
-    assert page.count("<svg") == 1 and "<script" not in page and "src=" not in page
+    assert page.count("<svg") == 1 and "by round" not in page  # one round each, and no signs after a phase
+    assert "<script" not in page and "src=" not in page
     assert "Every method is read where it has spent what verified spends" in page
     assert "lamp &lt;b&gt;off&lt;/b&gt;" in page  # recordings are data, not markup
     assert "lamp <del>on</del><ins>off</ins>" in page
@@ -224,6 +225,95 @@ def test_the_report_shows_every_value_of_what_varies(cells, results):
         "reward rose",
     ):
         assert title in page
+
+
+def lines(ax, style="-"):
+    """The data of the lines of a style, in the order in which they were drawn."""
+    mine = [line for line in ax.lines if line.get_linestyle() == style]
+    return [(list(map(float, line.get_xdata())), pytest.approx(list(map(float, line.get_ydata())))) for line in mine]
+
+
+def inverse_point(phase, cost, sums):
+    return {**point(phase, "inverse", cost, sums), "sums": {"action_exact_match_changed": sums}}
+
+
+def test_scores_by_round_are_of_methods_with_two_rounds_or_more(cells):
+    assert figures.by_round(cells) is None
+    rounds = [
+        point("verified1-forward-sft", "forward", 50, [1, 2]),
+        point("verified2-forward-sft", "forward", 70, [2, 2]),
+    ]
+    ended = point("verified", "forward", None, [2, 3])  # what the method ended with is no round
+    cells["verified"][0] = cell(*rounds, ended)
+    (forward,) = figures.by_round(cells).axes  # the inverse model has no round at all
+    # Of 5 rows: 1, 3, 4 right in one seed; 1, 4 in the other, which stopped early and stays there.
+    assert lines(forward) == [([0, 1, 2], [1 / 5, (3 + 4) / 10, (4 + 4) / 10])]
+    assert [text.get_text() for text in forward.get_legend().get_texts()] == ["verified"]
+    assert (forward.get_title(), forward.get_xlabel()) == ("forward model", "round (0: warm-up)")
+
+
+def test_each_role_counts_its_own_rounds(cells):
+    for i in (1, 2):
+        for seed in (0, 1):
+            cells["swirl"][seed]["points"] += [
+                inverse_point(f"swirl{i}-inverse-grpo", 100 * i, [i, 2]),
+                point(f"swirl{i + 1}-forward-grpo", "forward", 120 * i, [i, 1]),
+            ]
+    forward, inverse = figures.by_round(cells).axes
+    assert lines(forward) == [([0, 1, 2, 3], [1 / 5, 2 / 5, 2 / 5, 3 / 5])]
+    assert lines(inverse) == [([0, 1, 2], [2.5 / 5, 3 / 5, 4 / 5])]
+    over_cost = {line.get_label(): line.get_color() for line in figures.over_cost(cells).axes[0].lines}
+    for ax in (forward, inverse):
+        assert {line.get_label(): line.get_color() for line in ax.lines} == {"swirl": over_cost["swirl"]}
+
+
+def signs(phase, role="inverse", **values):
+    return [
+        {"role": role, "phase": phase, "metric": f"action_{name}", "value": value} for name, value in values.items()
+    ]
+
+
+def test_health_is_drawn_from_phase_to_phase_with_the_limits_of_alarms(cells):
+    assert figures.health(cells) is None  # its only rows are of what a method ended with
+    for seed, more in ((0, 0.0), (1, 0.2)):
+        later = [
+            point("verified1-forward-sft", "forward", 50, [2, 2]),
+            inverse_point("verified1-inverse-sft", 60, [1, 1]),
+        ]
+        cells["verified"][seed] = cell(*later, point("verified", "inverse", None, [0, 0])) | {
+            "rows": [
+                *signs("majority-action", unique_share=0.9),
+                *signs("warmup-inverse-sft", nmi=0.3 + more, unique_share=0.5 + more, entropy=1.0),
+                *signs("verified1-inverse-sft", nmi=0.6 + more),
+                *signs("verified1-inverse-sft", role="forward", nmi=0.9),
+                *signs("verified", nmi=0.9, unique_share=0.9),
+            ]
+        }
+    cells["verified"][0]["rows"] += signs("verified1-inverse-sft", perplexity_ratio=0.7)
+    cells["swirl"][0]["rows"] = signs("warmup-inverse-sft", nmi=0.2)
+    figure = figures.health(cells)
+    unique, nmi, perplexity = figure.axes  # nothing was measured of length
+    assert [ax.get_title() for ax in figure.axes] == ["action_unique_share", "action_nmi", "action_perplexity_ratio"]
+    # The inverse model's phases are the second and the fourth that trained.
+    assert lines(unique) == [([2], [0.6])]
+    assert lines(nmi) == [([2, 4], [0.4, 0.7]), ([2], [0.2])]
+    assert lines(perplexity) == [([4], [0.7])]  # of the seed that has it
+    limits = [[y for _, y in lines(ax, "--")] for ax in figure.axes]
+    assert limits == [[], [[0.1, 0.1]], [[0.1, 0.1], [2, 2]]]
+    legend = figure.legends[0]
+    named = {text.get_text(): line.get_color() for text, line in zip(legend.texts, legend.get_lines(), strict=True)}
+    assert set(named) == {"verified", "swirl", "limit of an alarm"}
+    assert [line.get_color() for line in nmi.lines] == [named[x] for x in ("verified", "swirl", "limit of an alarm")]
+
+
+def test_the_report_has_the_figures_that_have_something_to_show(cells, results):
+    cells["verified"][0]["points"].append(point("verified2-forward-sft", "forward", 70, [2, 2]))
+    page = report.page(results, {"": cells})
+    assert page.count("<svg") == 2 and "Test metrics by round" in page
+    cells["swirl"][0]["rows"] = signs("warmup-inverse-sft", nmi=0.2)
+    page = report.page(results, {"": cells})
+    drawing = page[page.index("<h2>Inferred actions") : page.index("<h2>Alarms")]
+    assert page.count("<svg") == 3 and "<svg" in drawing and "<table>" in drawing
 
 
 @pytest.mark.parametrize(
