@@ -84,8 +84,8 @@ def test_scores_by_turn_by_hand():
     # Against the state at the start: c changes nothing at turn 1, and b has come back at turn 2.
     assert scores["exact_match_changed_t1"] == 1
     assert scores["exact_match_changed_t2"] == 1
-    # a at turn 3, of {-at 0, +at 3} told {-at 0, +at 9}: one of two.
-    assert scores["changed_facts_f1_t3"] == 1 / 2
+    # a at turn 3 is told "at 9", which shares no fact with "at 0" or "at 3".
+    assert scores["changed_facts_f1_t3"] == 0
     assert scores["token_f1_t3"] == 1 / 2
     # Of the two survivors of turn 2 both were right at turn 1 and one is still.
     assert scores["consistency_t2"] == 1 / 2

@@ -92,15 +92,16 @@ def test_learning_rates_are_tried_on_a_seed_of_their_own_and_a_run_that_fails_st
     done = subprocess.run(compare(*words, *more, "--learning-rates", "1e-9,5e-3"), capture_output=True, text=True)
     assert done.returncode == 1
     assert re.search(
-        r"swirl: early-experience-seed0 ended with exit code 2: .* acts in a world, .* \(see .*log\)", done.stderr
+        r"swirl: tune-early-experience-1e-09 ended with exit code 2: .* acts in a world, .* \(see .*log\)", done.stderr
     )
+    assert "early-experience is left out, for not all of its learning rates were tried" in done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["learning_rates"]) == {"bootstrap", "verified"}
     for method, section in (("bootstrap", "inferred"), ("verified", "verified")):
         cell = json.loads((tmp_path / "out" / "cells" / f"{method}-seed0.json").read_text())
         assert cell["recipe"][section]["learning_rate"] == results["learning_rates"][method]
     tuned = json.loads((tmp_path / "out" / "cells" / "tune-bootstrap-0.005.json").read_text())["recipe"]
-    assert (tuned["seed"], tuned["data"]["seed"], tuned["inferred"]["learning_rate"]) == (5, 5, 0.005)
+    assert (tuned["seed"], tuned["data"]["seed"], tuned["inferred"]["learning_rate"]) == (5, 0, 0.005)
 
 
 @pytest.mark.slow
