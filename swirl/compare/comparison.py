@@ -30,6 +30,9 @@ from swirl.types import Role
 
 logger = logging.getLogger("swirl")
 
+Tried = dict[str, dict[float, tuple[float, float]]]
+"""Scores on the tuning seed, by method and learning rate."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -76,7 +79,7 @@ def run(plan: Plan, place: Place, processes: int) -> list[str]:
     """
     _check(plan)
     failed = running.run(list(_tuning(plan).values()), place, processes)
-    rates = _rates(plan, place)
+    rates = _rates(plan, _tried(plan, place))
     failed += [f"{name} is left out, for not all of its learning rates were tried" for name in _untried(plan, rates)]
     cells = {cell.name: cell for cell, _ in _cells(plan, rates)}
     return failed + running.run(list(cells.values()), place, processes)
@@ -91,7 +94,8 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
     Raises:
         InputError: Nothing is kept that could be compared, or a kept file cannot be read.
     """
-    rates = _rates(plan, place)
+    tried = _tried(plan, place)
+    rates = _rates(plan, tried)
     files, rows, rewards = _kept(_cells(plan, rates), place), [], []
     for at, found in files.items():
         if plan.reference() in found:
@@ -106,7 +110,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         "learning_rates": rates,
         "tried": [
             {"method": name, "learning_rate": rate, "score": score}
-            for name, by_rate in _tried(plan, place).items()
+            for name, by_rate in tried.items()
             for rate, (score, _) in by_rate.items()
         ],
         "tuning_seed": plan.tuning_seed if plan.rates else None,
@@ -161,16 +165,16 @@ def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
     }
 
 
-def _rates(plan: Plan, place: Place) -> dict[str, float]:
+def _rates(plan: Plan, tried: Tried) -> dict[str, float]:
     """The learning rate of each method that is best on the tuning seed, where all have been tried."""
-    score = _tried(plan, place)
-    best = {name: max(tried, key=tried.__getitem__) for name, tried in score.items() if len(tried) == len(plan.rates)}
+    whole = {name: by_rate for name, by_rate in tried.items() if len(by_rate) == len(plan.rates)}
+    best = {name: max(by_rate, key=by_rate.__getitem__) for name, by_rate in whole.items()}
     return {name: best[of] for name in plan.names() if (of := TUNED_AS.get(name, name)) in best}
 
 
-def _tried(plan: Plan, place: Place) -> dict[str, dict[float, tuple[float, float]]]:
+def _tried(plan: Plan, place: Place) -> Tried:
     """What each learning rate scored on the tuning seed, by method."""
-    score: dict[str, dict[float, tuple[float, float]]] = {}
+    score: Tried = {}
     for (name, rate), cell in _tuning(plan).items():
         if found := kept.find(place.files, cell):
             score.setdefault(name, {})[rate] = _tuned(found)

@@ -100,7 +100,9 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
         if gain and metric in GAPS and method not in ("warmup", "oracle", *BASELINES):
             bounds = [sums, found["warmup"], found["oracle"]]
             closed = reading.estimate(reading.gap_closed, bounds, counts)
-            add(method, "gap_closed", closed if gain.low > 0 else closed and closed._replace(low=None, high=None))
+            if closed and gain.low <= 0:
+                closed = closed._replace(low=None, high=None)
+            add(method, "gap_closed", closed)
     return rows
 
 

@@ -119,18 +119,24 @@ def _alarms(roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dic
     rewards = [row["reward"] for row in log if row.get("reward") is not None]
     alarms = []
     for role in roles if rewards else ():
-        for metric, lower_is_better in WATCHED[role].items():
-            held = [next((row for row in one[role][0] if row["metric"] == metric), None) for one in scored]
-            if held[0] and held[-1]:
-                values = [1 - row["value"] if lower_is_better else row["value"] for row in held if row]
-                name = f"1 - {metric}" if lower_is_better else metric
-                alarm = health.reward_hacking(rewards, values, held[0]["n"], name)
-                alarms += [alarm] if alarm else []
+        alarms += _hacked(rewards, [one[role][0] for one in scored], WATCHED[role])
         if role == "inverse":
             alarms += _collapse(rows, *scored[-1][role])
     for alarm in alarms:
         logger.warning("%s", alarm)
     return alarms
+
+
+def _hacked(rewards: Sequence[float], found: Sequence[Sequence[dict]], watched: Mapping[str, bool]) -> list[str]:
+    """Alarms for a reward that rises while what is watched gets worse, from the metrics of every checkpoint."""
+    alarms = []
+    for metric, lower_is_better in watched.items():
+        held = [next((row for row in rows if row["metric"] == metric), None) for rows in found]
+        if held[0] and held[-1]:
+            values = [1 - row["value"] if lower_is_better else row["value"] for row in held if row]
+            name = f"1 - {metric}" if lower_is_better else metric
+            alarms.append(health.reward_hacking(rewards, values, held[0]["n"], name))
+    return [alarm for alarm in alarms if alarm]
 
 
 def _collapse(rows: Sequence[dict], found: Sequence[dict], predictions: Sequence[str]) -> list[str]:

@@ -341,7 +341,7 @@ def test_the_learning_rate_is_that_which_ends_best(tmp_path, right, changed, inv
             kept |= {"drawn": drawn, "points": [*kept["points"], point("b1-forward-sft", "forward", 40, sums)]}
             (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
     assert {method for method, _ in comparison._tuning(plan)} == {"swirl", "oracle", "verified"}
-    assert comparison._rates(plan, Place(tmp_path, tmp_path, tmp_path)) == dict.fromkeys(
+    assert comparison._rates(plan, comparison._tried(plan, Place(tmp_path, tmp_path, tmp_path))) == dict.fromkeys(
         ("swirl", "swirl-select"), 1e-3 if drawn else chosen
     )
 
