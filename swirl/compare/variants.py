@@ -78,10 +78,13 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Change]] = {
 UNTUNED = ("warmup", "best-of-n")
 """They train nothing of their own."""
 TUNED_AS = {
-    **dict.fromkeys(("swirl-replay", "swirl-fidelity", "swirl-spread", "swirl-select", "shuffled-reward"), "swirl"),
+    **dict.fromkeys((name for name in VARIANTS if name.startswith("swirl-")), "swirl"),
+    "shuffled-reward": "swirl",
     "random-label": "verified",
+    "bootstrap-all": "bootstrap",
+    "sft-merge": "sft-continue",
 }
-"""Ablations and controls, and the method that each differs from in one thing: they take its learning rate."""
+"""Settings, ablations and controls of one method: they take the learning rate that it has tried."""
 UNLIMITED = ("oracle",)
 """Read at their end, whatever they cost: bounds."""
 
