@@ -112,13 +112,14 @@ def entries(cells: Cells) -> Cells:
     found: Cells = {}
     for method, by_seed in cells.items():
         for seed, cell in by_seed.items():
-            chosen = {p["phase"]: p for p in cell["points"] if p["phase"].startswith("best-of-")}
-            if not chosen:
+            if method != "best-of-n":
                 found.setdefault(method, {})[seed] = cell
-            for phase, point in chosen.items():  # they train nothing: what they spend is spent at every prediction
-                cost = {unit: spent(cell, unit) for unit in ("cpu_seconds", "tokens")}
-                warm = [p for p in cell["points"] if p["phase"].startswith("warmup-") and p["role"] == "inverse"]
-                found.setdefault(phase, {})[seed] = {**cell, "points": [*warm, {**point, **cost}]}
+            for point in cell["points"]:  # they train nothing: what they spend is spent at every prediction
+                if point["phase"].startswith("best-of-"):
+                    name = point["phase"] if method == "best-of-n" else f"{method} {point['phase']}"
+                    cost = {unit: spent(cell, unit) for unit in ("cpu_seconds", "tokens")}
+                    inverse = [p for p in cell["points"] if p["role"] == "inverse" and "cpu_seconds" in p]
+                    found.setdefault(name, {})[seed] = {**cell, "points": [*inverse, {**point, **cost}]}
     return found
 
 

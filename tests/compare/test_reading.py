@@ -2,14 +2,10 @@
 
 import numpy as np
 import pytest
+from kept_runs import point
 
 from swirl.compare import reading
 from swirl.compare.reading import NET, Curve, difference, estimate, gap_closed
-
-
-def point(phase, role, cost, sums):
-    spent = {} if cost is None else {"cpu_seconds": cost, "tokens": 10 * cost}
-    return {"phase": phase, "role": role, **spent, "sums": {"exact_match_changed": sums}}
 
 
 def cell(*later, seed=0):
@@ -59,16 +55,20 @@ def test_everything_is_read_at_the_references_cost_in_its_seed_and_the_oracle_at
     }
 
 
-def test_each_number_of_samples_is_an_entry_with_the_warm_ups_inverse_model():
-    best = {
-        "best-of-n": {0: cell(point("best-of-2", "forward", None, [1, 1]), point("best-of-4", "forward", None, [2, 1]))}
-    }
-    found = reading.entries(best)
-    assert list(found) == ["best-of-2", "best-of-4"]
-    for name, sums in (("best-of-2", [1, 1]), ("best-of-4", [2, 1])):
-        curve = reading.curve(found[name][0], "forward", "exact_match_changed", "cpu_seconds")
-        assert curve.at(1000).tolist() == [sums]
-        assert reading.curve(found[name][0], "inverse", "exact_match_changed", "cpu_seconds").at(0).tolist() == [[1, 1]]
+def test_each_number_of_samples_is_an_entry_with_the_inverse_model_that_chose():
+    best = [point("best-of-2", "forward", None, [1, 1]), point("best-of-4", "forward", None, [2, 1])]
+    trained = cell(point("bootstrap1-inverse-sft", "inverse", 90, [2, 3]), *best)
+    found = reading.entries({"best-of-n": {0: cell(*best)}, "bootstrap": {0: trained}})
+    assert list(found) == ["best-of-2", "best-of-4", "bootstrap", "bootstrap best-of-2", "bootstrap best-of-4"]
+    assert found["bootstrap"][0] == trained
+
+    def at_its_end(name, role):
+        return reading.curve(found[name][0], role, "exact_match_changed", "cpu_seconds").at(1000).tolist()
+
+    for name, inverse in (("", [1, 1]), ("bootstrap ", [2, 3])):
+        assert at_its_end(f"{name}best-of-2", "forward") == [[1, 1]]
+        assert at_its_end(f"{name}best-of-4", "forward") == [[2, 1]]
+        assert at_its_end(f"{name}best-of-4", "inverse") == [inverse]
 
 
 def test_a_figure_is_the_mean_over_seeds_of_sums_over_rows():

@@ -1,0 +1,120 @@
+"""What a comparison runs: its plan, the learning rates, what it refuses."""
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kept_runs import cell, point
+
+from swirl.compare import comparison
+from swirl.compare.cells import Place
+from swirl.config import Data, Recipe, Warmup
+from swirl.errors import InputError
+from swirl.recipe import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("right", "changed", "inverse", "facts", "chosen"),
+    [
+        ([0.4, 0.8, 0.6], [0, 0, 0], [0, 0, 0], [0, 0, 0], 1e-3),
+        ([0.4, 0.8, 0.6], [0, 0.3, 0], [0, 0, 0], [0, 0, 0], 1e-2),  # false changes count against it
+        ([0.4, 0.8, 0.6], [0, 0, 0], [0.5, 0, 0], [0, 0, 0], 1e-4),  # both roles count
+        ([0.4, 0.8, 0.8], [0, 0, 0], [0, 0, 0], [0, 0, 0.1], 1e-2),
+    ],
+)
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_learning_rate_is_that_which_ends_best(tmp_path, right, changed, inverse, facts, chosen, drawn):
+    rates = (1e-4, 1e-3, 1e-2)
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
+    plan = comparison.Plan(recipe, ["swirl", "oracle", "swirl-select", "warmup"], [0], rates)
+    for (method, rate), asked in comparison._tuning(plan).items():
+        if method == "swirl":
+            i = rates.index(rate)
+            validation = {"exact_match_changed": right[i], "false_change_rate": changed[i]}
+            validation |= {"action_exact_match_changed": inverse[i], "changed_facts_f1": facts[i]}
+            kept = {**_finished(asked), "validation": validation}
+            # A recording of its own has a test part that no table is of; there 1e-3 is the best.
+            sums = [[1, 1], [2, 2], [0, 1]][i]
+            kept |= {"drawn": drawn, "points": [*kept["points"], point("b1-forward-sft", "forward", 40, sums)]}
+            (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
+    assert {method for method, _ in comparison._tuning(plan)} == {"swirl", "oracle", "verified"}
+    assert comparison._rates(plan, comparison._tried(plan, Place(tmp_path, tmp_path, tmp_path))) == dict.fromkeys(
+        ("swirl", "swirl-select"), 1e-3 if drawn else chosen
+    )
+
+
+def test_a_value_that_changes_nothing_for_a_method_asks_for_no_other_run():
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
+    plan = comparison.Plan(recipe, ["warmup"], [0], vary=("verified.pairs", [4000, 500]))
+    names = [(cell.name, at) for cell, at in comparison._cells(plan, {})]
+    assert names == [
+        ("warmup-seed0", "4000"),
+        ("verified-seed0", "4000"),
+        ("warmup-seed0", "500"),
+        ("verified-verified.pairs=500-seed0", "500"),
+    ]
+
+
+def test_a_file_is_split_alike_for_tuning_and_a_world_draws_anew():
+    """Split anew, what decides on a learning rate could be the table's test rows."""
+    for data, seed in ((Data(path="recording.parquet"), 0), (Data(world="minigrid"), 1000)):
+        recipe = Recipe(methods=("warmup", "verified"), data=data)
+        [cell, *_] = comparison._tuning(comparison.Plan(recipe, ["bootstrap"], [0], [1e-3])).values()
+        assert (cell.recipe.seed, cell.recipe.data.seed) == (1000, seed)
+
+
+def test_a_method_waits_until_all_its_learning_rates_were_tried(tmp_path, monkeypatch):
+    recipe = Recipe(methods=("warmup", "verified"))
+    plan = comparison.Plan(recipe, ["bootstrap", "warmup"], [0], (1e-4, 1e-3))
+    asked = []
+
+    def ran(cells, place, processes):
+        asked.append([cell.name for cell in cells])
+        for one in cells if len(asked) == 1 else ():
+            if one.name != "tune-bootstrap-0.001":  # which failed
+                kept = {**_finished(one), "drawn": False, "validation": {}}
+                (tmp_path / f"{one.name}.json").write_text(json.dumps(kept))
+        return []
+
+    monkeypatch.setattr(comparison.running, "run", ran)
+    told = comparison.run(plan, Place(tmp_path, tmp_path, tmp_path), 1)
+    assert told == ["bootstrap is left out, for not all of its learning rates were tried"]
+    assert asked[1] == ["warmup-seed0", "verified-seed0"]
+
+
+def _finished(asked):
+    return {**cell(), "recipe": tomllib.loads(asked.recipe.toml())}
+
+
+def test_what_was_tested_on_other_rows_stands_in_no_table(tmp_path):
+    plan = comparison.Plan(Recipe(methods=("warmup", "verified")), ["bootstrap"], [0])
+    for asked, _ in comparison._cells(plan, {}):
+        kept = {**_finished(asked), "tested_on": asked.method}
+        (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="verified-seed0 and bootstrap-seed0 were tested on different rows; remove"):
+        comparison.write(plan, Place(tmp_path, tmp_path, tmp_path), tmp_path)
+
+
+def test_a_comparison_of_nothing_is_refused(tmp_path):
+    recipe = Recipe(methods=("pretrain", "warmup"))
+    for plan, message in (
+        (comparison.Plan(recipe, [], [0]), "--methods names none, and the recipe has none after its warm-up"),
+        (comparison.Plan(recipe, ["swirl", "oracle"], [0]), "nothing can be compared with oracle; name a method that"),
+        (comparison.Plan(replace(recipe, warmup=Warmup(steps=0)), ["swirl"], [0]), "are compared from a warm-up"),
+        (comparison.Plan(recipe, ["swirl"], [0], vary=("warmup.steps", [2, 0])), "are compared from a warm-up"),
+        (comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary=("data.lables", [2])), "did you mean data.labels"),
+        (comparison.Plan(recipe, ["swirl"], [0], vary=("swirl.rounds", [1, 2])), "compare swirl-iterative"),
+        (comparison.Plan(recipe, ["swirl"], [0], [1e-3, 0.0]), "--learning-rates 0.001, 0: expected more than 0 each"),
+        (
+            comparison.Plan(replace(recipe, data=Data(path="a", labels=9, validation_labels=0)), ["swirl"], [0], [1]),
+            "data.validation_labels = 0; raise it",
+        ),
+        (
+            comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary=("swirl.learning_rate", [1e-4])),
+            "--vary swirl.learning_rate with --learning-rates: give one of the two",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            comparison.run(plan, Place(tmp_path, tmp_path, tmp_path), 1)

@@ -1,0 +1,137 @@
+"""The tables of a comparison, from kept files with known numbers."""
+
+import numpy as np
+import pytest
+from kept_runs import cell, point
+
+from swirl.compare import summary
+
+
+def values(results, unit="cpu_seconds"):
+    forward = [r for r in results["rows"] if r["unit"] == unit and r["role"] in ("forward", "both")]
+    return {(r["method"], r["statistic"]): r["value"] for r in forward}
+
+
+def test_values_differences_gaps_and_costs(results):
+    found = values(results)
+    # Of 5 rows: 1 right after the warm-up, 4 by verified, 5 by the oracle; swirl has 1 + 1 * (50 - 30) / (90 - 30).
+    swirl = (1 + 1 / 3) / 5
+    expected = {
+        ("warmup", "value"): 1 / 5,
+        ("verified", "value"): 4 / 5,
+        ("swirl", "value"): swirl,
+        ("oracle", "value"): 1,
+        ("copy-input", "value"): 0,
+        ("warmup", "cost"): 30,
+        ("warmup", "difference"): -3 / 5,
+        ("swirl", "difference"): swirl - 4 / 5,
+        ("oracle", "difference"): 1 / 5,
+        ("verified", "gap_closed"): 3 / 4,
+        ("swirl", "gap_closed"): (swirl - 1 / 5) / (4 / 5),
+        ("verified", "cost"): 50,
+        ("swirl", "cost"): 50,
+        ("oracle", "cost"): 99,
+    }
+    assert found == pytest.approx(expected)
+    assert values(results, "tokens")["swirl", "cost"] == 500
+
+
+def test_a_reward_stands_beside_what_it_brought(cells, results):
+    cells["swirl"][1]["rewards"]["swirl1-forward-grpo"] = {"first": -0.7, "last": -0.65}
+    (row,) = summary.rewarded(cells)
+    found = {
+        name: pytest.approx(value)
+        for name, value in {"first": -0.6, "last": -0.45, "before": 0.2, "after": 0.4}.items()
+    }
+    assert row == {"method": "swirl", "phase": "swirl1-forward-grpo", "role": "forward", "seeds": 2, **found}
+    lines = summary.tables(results)["Reward beside held-out quality, by phase"]
+    assert lines[1] == ["`swirl`", "swirl1-forward-grpo", "2", "-0.500", "-0.250", "0.200", "0.400"]
+    found = summary.tables({**results, "rewards": [], "tried": []})
+    assert list(found) == [
+        f"At equal {unit}{what}"
+        for unit in ("CPU seconds", "tokens of training")
+        for what in ("", ", less `verified`", ", gap closed")
+    ]
+
+
+def test_what_learning_rates_scored_is_told(results):
+    lines = summary.tables(results)["Learning rates on the tuning seed, both scores added up"]
+    assert lines == [["method", "1e-05", "0.0001", ""], ["`swirl`", "0.500", "0.250", "best at the edge"]]
+    inside = [{"method": "swirl", "learning_rate": rate, "score": rate == 2} for rate in (1, 2, 3)]
+    lines = summary.tables({**results, "tried": inside})["Learning rates on the tuning seed, both scores added up"]
+    assert lines[1][-1] == ""
+
+
+def test_an_interval_holds_no_value_that_the_metric_cannot_have(cells):
+    cells["verified"] = {s: cell(point("verified1-forward-sft", "forward", 50, [s, 3])) for s in (0, 1, 2)}
+    rows = summary.summarise(cells, "verified")
+    value, copied = (
+        next(r for r in rows if (r["method"], r["metric"], r["statistic"]) == (method, "exact_match_changed", "value"))
+        for method in ("verified", "copy-input")
+    )
+    assert (value["low"], value["high"]) == (0, 1)  # of 4/5 on average, with two degrees of freedom
+    assert (copied["low"], copied["high"]) == (0, 0)
+
+
+def test_a_share_of_a_gain_that_is_not_certain_has_no_interval():
+    counts = {"exact_match_changed": [1] * 20}
+
+    def run(*right):
+        points = [point("warmup-forward-sft", "forward", 20, [1, 0] * 10), point("m-sft", "forward", 50, list(right))]
+        return {**cell(), "points": points, "counts": {"forward": counts}}
+
+    for oracle, certain in (([1] * 20, True), ([1, 0] * 9 + [1, 1], False)):
+        cells = {"verified": {0: run(*[1, 0] * 9, 1, 1)}, "oracle": {0: run(*oracle)}}
+        rows = summary.summarise(cells, "verified")
+        gap = next(r for r in rows if (r["metric"], r["statistic"]) == ("exact_match_changed", "gap_closed"))
+        assert gap["value"] == pytest.approx(0.1 if certain else 1)
+        assert (gap["low"] is not None) == certain
+        results = {"rows": rows, "methods": ["oracle", "verified"], "seeds": [0]}
+        [_, line] = summary.compared(results, "cpu_seconds", "gap_closed")
+        assert ("(the oracle's gain is uncertain)" in line[1]) != certain
+
+
+def test_an_oracle_that_gains_nothing_bounds_nothing(cells, results):
+    for by_seed in cells.values():
+        for one in by_seed.values():
+            one["points"] = [p for p in one["points"] if not p["phase"].startswith("oracle")]
+    rows = summary.summarise(cells, "verified")
+    assert not [row for row in rows if row["statistic"] == "gap_closed"]
+    assert all(np.isfinite(row["value"]) for row in rows)
+
+
+def test_the_table_names_what_was_compared_in_order(results):
+    lines = summary.table(results, "cpu_seconds")
+    assert [line[0] for line in lines[1:]] == ["`copy-input`", "`warmup`", "`swirl`", "`verified`", "`oracle`"]
+    head, swirl = lines[0], lines[3]
+    told = dict(zip(head, swirl, strict=True))
+    assert told["seeds"] == "2" and told["learning rate"] == "1e-05" and told["CPU s"] == "50"
+    assert told["next state, net"].split()[0] == told["exact on changed"].split()[0]  # nothing stands still there
+    assert told["next state, net"].startswith("0.267 [")
+    assert told["action, exact"].startswith("0.500 [")
+    head, *lines = summary.compared(results, "cpu_seconds", "difference")
+    assert [line[0] for line in lines] == ["`warmup`", "`swirl`", "`oracle`"]
+    assert dict(zip(head, lines[1], strict=True))["exact on changed"].startswith("-0.533 [-")
+    assert "| `swirl` | 2 | 1e-05 | 50 |" in summary.text(results)
+
+
+def test_what_is_of_fewer_seeds_says_so(cells, results):
+    del cells["oracle"][1]
+    results["rows"] = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
+    head, *lines = summary.table(results, "cpu_seconds")
+    told = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    gaps = summary.compared(results, "cpu_seconds", "gap_closed")
+    assert [line[0] for line in gaps[1:]] == ["`swirl`", "`verified`"]
+    differences = {line[0]: line[1] for line in summary.compared(results, "cpu_seconds", "difference")[1:]}
+    assert differences["`oracle`"].endswith(", 1 of 2 seeds") and differences["`swirl`"].endswith("]")
+    assert told["`swirl`"]["next state, net"].endswith("]")
+    assert told["`oracle`"]["seeds"] == "1"
+
+
+def test_what_varies_becomes_columns(cells, results):
+    at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
+    results |= {"vary": "data.labels", "rows": at}
+    [forward, inverse] = summary.tables(results).values()
+    assert forward[0] == ["next state, net, by `data.labels`", "100", "200"]
+    assert [line[0] for line in forward[1:]][-1] == "`oracle`"
+    assert forward[2][1].startswith("0.200 [") and inverse[0][0].startswith("action, exact")
