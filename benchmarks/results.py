@@ -11,11 +11,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from swirl.compare import comparison, summary
 from swirl.compare.cells import Place
+from swirl.compare.variants import prefix
 from swirl.errors import InputError
 from swirl.recipe import load_recipe
 
@@ -28,36 +30,38 @@ class Table:
     """A comparison that is published.
 
     Attributes:
-        recipe: Of `recipes/`, and the folder of its files; its own method is the reference.
-        methods: Beside the recipe's own.
+        recipe: Of `recipes/`, and the folder of its files.
+        methods: Beside the reference.
+        reference: What sets the cost and the others are compared with; empty: the recipe's own method.
         seeds: Of the table.
         rates: Learning rates that every method tries.
         overrides: Keys of the recipe and their values, as on the command line.
-        pages: Where it is shown: whole on the first page, its first part on the others.
+        pages: Where it is shown; its first part alone on all but the first page.
+        brief: Whether it is shown at equal CPU seconds alone.
     """
 
     recipe: str
     methods: tuple[str, ...]
+    reference: str = ""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = ()
     overrides: dict[str, str] = field(default_factory=dict)
     pages: tuple[str, ...] = ("docs/results.md",)
+    brief: bool = False
 
     def plan(self, seeds: Sequence[int] = ()) -> comparison.Plan:
         """The comparison, of all seeds or of some."""
         recipe = load_recipe(ROOT / "recipes" / f"{self.recipe}.toml", self.overrides)
-        return comparison.Plan(recipe, self.methods, seeds or self.seeds, self.rates)
+        if not self.reference:
+            return comparison.Plan(recipe, self.methods, seeds or self.seeds, self.rates)
+        recipe = replace(recipe, methods=prefix(recipe))
+        return comparison.Plan(recipe, (*self.methods, self.reference), seeds or self.seeds, self.rates)
 
 
+MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3), overrides={"data.labels": "400"})
 TABLES = {
     # by the mark of the table in its pages
-    "minigrid": Table(
-        "minigrid",
-        ("warmup", "bootstrap", "swirl", "oracle"),
-        rates=(3e-5, 3e-4, 3e-3),
-        overrides={"data.labels": "400"},
-        pages=("docs/results.md", "README.md"),
-    ),
+    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle"), pages=("docs/results.md", "README.md")),
     "scienceworld": Table("scienceworld", ("warmup",), seeds=(0,)),
 }
 
@@ -89,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> int:
             failed.append(f"{name}: {error}")
             continue
         first, *others = table.pages
-        write(ROOT / first, name, summary.text(results))
+        write(ROOT / first, name, summary.text(results, table.brief))
         for page in others:
             write(ROOT / page, name, summary.markdown(next(iter(summary.tables(results).values()))))
     print("\n".join(failed), end="\n" * bool(failed))

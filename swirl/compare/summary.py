@@ -187,9 +187,11 @@ def told(results: dict[str, Any]) -> str:
     )
 
 
-def text(results: dict[str, Any]) -> str:
-    """The tables in Markdown."""
-    parts = [f"{title}:\n\n{markdown(lines)}" for title, lines in tables(results).items()]
+def text(results: dict[str, Any], brief: bool = False) -> str:
+    """The tables in Markdown; in brief, those at equal CPU seconds alone."""
+    found = tables(results)
+    shown = [title for title in found if not brief or title.startswith(HEADS["cpu_seconds"])]
+    parts = [f"{title}:\n\n{markdown(found[title])}" for title in shown]
     return "\n".join([f"{told(results)}\n", *parts])
 
 

@@ -113,6 +113,9 @@ def test_the_table_names_what_was_compared_in_order(results):
     assert [line[0] for line in lines] == ["`warmup`", "`swirl`", "`oracle`"]
     assert dict(zip(head, lines[1], strict=True))["exact on changed"].startswith("-0.533 [-")
     assert "| `swirl` | 2 | 1e-05 | 50 |" in summary.text(results)
+    brief = summary.text(results, brief=True)
+    assert "| `swirl` | 2 | 1e-05 | 50 |" in brief and "less `verified`:" in brief
+    assert "tokens of training" not in brief and "Learning rates on" not in brief
 
 
 def test_what_is_of_fewer_seeds_says_so(cells, results):
