@@ -217,7 +217,8 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--seeds", default="0,1,2", metavar="N,N", help="seeds of the tables (default: %(default)s)")
     sub.add_argument("--learning-rates", default="", metavar="X,Y", help="each method tries these on the tuning seed")
     sub.add_argument("--tuning-seed", type=int, default=1000, metavar="N", help="in no table (default: %(default)s)")
-    sub.add_argument("--vary", metavar="KEY=V,V", help="compare at each value of a key, e.g. data.labels=100,200,400")
+    vary = "compare at each value of a key, e.g. data.labels=100,200,400; repeatable, keys that vary together"
+    sub.add_argument("--vary", action="append", default=[], metavar="KEY=V,V", help=vary)
     sub.add_argument("--data", help="a recording of your own instead of the recipe's world")
     sub.add_argument("--out", help="folder of runs, tables and report (default: runs/compare/RECIPE)")
     sub.add_argument("--keep", metavar="DIR", help="where finished runs leave a file each (default: OUT/cells)")

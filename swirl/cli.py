@@ -204,7 +204,7 @@ def _compare(a: argparse.Namespace) -> int:
         _listed("--seeds", a.seeds, int),
         _listed("--learning-rates", a.learning_rates, float),
         a.tuning_seed,
-        _varied(a.vary) if a.vary else None,
+        _varied(a.vary),
     )
     place = Place(out / "runs", Path(a.keep) if a.keep else out / "cells", Path(a.cache))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that it started end with it
@@ -226,11 +226,16 @@ def _listed(option: str, text: str, kind: Any) -> list[Any]:
         raise InputError(f"{option} {text}: expected a list as in 1,2,3") from None
 
 
-def _varied(text: str) -> tuple[str, list[Any]]:
-    key, sign, values = text.partition("=")
-    if not sign or not values:
-        raise InputError(f"--vary {text}: expected KEY=VALUE,VALUE, e.g. data.labels=100,200")
-    return key, [_option(f"{key}={value}")[1] for value in values.split(",")]
+def _varied(texts: Sequence[str]) -> dict[str, list[Any]]:
+    varied: dict[str, list[Any]] = {}
+    for text in texts:
+        key, sign, values = text.partition("=")
+        if not sign or not values:
+            raise InputError(f"--vary {text}: expected KEY=VALUE,VALUE, e.g. data.labels=100,200")
+        if key in varied:
+            raise InputError(f"--vary {key} is given twice; give all its values in one")
+        varied[key] = [_option(f"{key}={value}")[1] for value in values.split(",")]
+    return varied
 
 
 def _eval(a: argparse.Namespace) -> None:

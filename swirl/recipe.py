@@ -10,7 +10,7 @@ import functools
 import math
 import tomllib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,14 +54,15 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def with_value(recipe: Recipe, key: str, value: Any) -> Recipe:
-    """The recipe with another value of one dotted key.
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values of some dotted keys.
 
     Raises:
-        InputError: There is no such key, or the value has the wrong type or range.
+        InputError: There is no such key, or a value has the wrong type or range.
     """
     table = tomllib.loads(recipe.toml())
-    _set(table, key, value)
+    for key, value in values.items():
+        _set(table, key, value)
     return parse_recipe(table)
 
 

@@ -13,8 +13,8 @@ are a file, or the world's parts are fixed, the test part is the table's: there 
 import json
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from swirl.compare.cells import Cell, Place
 from swirl.compare.variants import TUNED_AS, UNLIMITED, UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
 from swirl.errors import InputError
-from swirl.recipe import with_value
+from swirl.recipe import with_values
 from swirl.types import Role
 
 logger = logging.getLogger("swirl")
@@ -44,7 +44,8 @@ class Plan:
         seeds: Of the tables.
         rates: Learning rates that every method tries; none: those of the recipe.
         tuning_seed: Where they are tried.
-        vary: A key of the recipe and its values: the comparison is made at each of them.
+        vary: Keys of the recipe and their values, as many of each: the comparison is made at the first of them
+            together, at the second, and so on.
     """
 
     recipe: Recipe
@@ -52,7 +53,7 @@ class Plan:
     seeds: Sequence[int]
     rates: Sequence[float] = ()
     tuning_seed: int = 1000
-    vary: tuple[str, Sequence[Any]] | None = None
+    vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """All methods, the reference last but for the oracle."""
@@ -114,7 +115,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
             for rate, (score, _) in by_rate.items()
         ],
         "tuning_seed": plan.tuning_seed if plan.rates else None,
-        "vary": plan.vary[0] if plan.vary else None,
+        "vary": ", ".join(plan.vary),
         "rows": rows,
         "rewards": rewards,
     }
@@ -133,15 +134,19 @@ def _check(plan: Plan) -> None:
             f"nothing can be compared with {plan.reference()}; name a method that trains as the last of --methods, or "
             "give a recipe that has one after its warm-up"
         )
-    if plan.rates and plan.vary and plan.vary[0].endswith("learning_rate"):
-        raise InputError(f"--vary {plan.vary[0]} with --learning-rates: give one of the two")
+    for key in plan.vary:
+        if plan.rates and key.endswith("learning_rate"):
+            raise InputError(f"--vary {key} with --learning-rates: give one of the two")
+    if len({len(values) for values in plan.vary.values()}) > 1:
+        told = ", ".join(f"{key} has {len(values)}" for key, values in plan.vary.items())
+        raise InputError(f"--vary: {told}; give each as many values")
     if plan.rates and plan.tuning_seed in plan.seeds:
         raise InputError(f"--tuning-seed {plan.tuning_seed} is one of the table's --seeds; give another")
     if plan.rates and plan.recipe.data.path and plan.recipe.data.labels and not plan.recipe.data.validation_labels:
         raise InputError("--learning-rates are chosen on validation, and data.validation_labels = 0; raise it")
     if not all(0 < rate < math.inf for rate in plan.rates):
         raise InputError(f"--learning-rates {', '.join(f'{rate:g}' for rate in plan.rates)}: expected more than 0 each")
-    if plan.vary and plan.vary[0] == "swirl.rounds":
+    if "swirl.rounds" in plan.vary:
         raise InputError(
             "--vary swirl.rounds: the published settings have rounds of their own; compare swirl-iterative"
         )
@@ -200,25 +205,26 @@ def _tuned(cell: dict[str, Any]) -> tuple[float, float]:
 
 
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
-    """The table's runs, each with the value of what varies; seed by seed, so that what is done can be read.
+    """The table's runs, each with the values of what varies; seed by seed, so that what is done can be read.
 
-    Where a value changes nothing for a method, its run is that of the comparison in which nothing varies.
+    Where they change nothing for a method, its run is that of the comparison in which nothing varies.
     """
 
     def asked(recipe: Recipe, name: str, seed: int) -> Recipe:
         found = replace(variant(recipe, name), seed=seed)
         return with_rate(found, rates[name]) if name in rates else found
 
-    key, values = plan.vary or ("", [""])
     names = [name for name in plan.names() if name not in _untried(plan, rates)]
     cells = []
-    for value in values:
-        recipe = with_value(plan.recipe, key, value) if key else plan.recipe
+    for together in zip(*plan.vary.values(), strict=True) if plan.vary else [()]:
+        values = dict(zip(plan.vary, together, strict=True))
+        recipe = with_values(plan.recipe, values)
         for seed in plan.seeds:
             for name in names:
                 mine, plain = asked(recipe, name, seed), asked(plan.recipe, name, seed)
-                at = "" if mine == plain else f"-{key}={str(value).replace('/', '_')}"
-                cells.append((Cell(name, mine, f"{name}{at}-seed{seed}"), str(value)))
+                told = "".join(f"-{key}={value}" for key, value in values.items()).replace("/", "_")
+                cell = Cell(name, mine, f"{name}{told * (mine != plain)}-seed{seed}")
+                cells.append((cell, ", ".join(map(str, together))))
     return cells
 
 

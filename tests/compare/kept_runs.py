@@ -1,5 +1,7 @@
 """Kept files of a comparison with known numbers."""
 
+from swirl.compare import summary
+
 COUNTS = {"exact_match_changed": [2, 3], "action_exact_match_changed": [2, 3]}
 
 
@@ -28,4 +30,31 @@ def cell(*later, warm=(0, 1)):
         "commit": "abc1234",
         "machine": {"cores": 2},
         "versions": {"torch": "2.13.0"},
+    }
+
+
+def three_methods():
+    """Three methods, two seeds, one role trained."""
+    return {
+        "verified": {s: cell(point("verified1-forward-sft", "forward", 50, [2, 2])) for s in (0, 1)},
+        "swirl": {s: cell(point("swirl1-forward-grpo", "forward", 90, [0, 2])) for s in (0, 1)},
+        "oracle": {s: cell(point("oracle1-forward-sft", "forward", 99, [2, 3])) for s in (0, 1)},
+    }
+
+
+def results_of(cells):
+    """What `results.json` holds of them."""
+    rows = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
+    return {
+        "reference": "verified",
+        "methods": ["swirl", "oracle", "verified"],
+        "seeds": [0, 1],
+        "learning_rates": {"swirl": 1e-5},
+        "tuning_seed": 1000,
+        "tried": [
+            {"method": "swirl", "learning_rate": rate, "score": score} for rate, score in ((1e-5, 0.5), (1e-4, 0.25))
+        ],
+        "vary": "",
+        "rows": rows,
+        "rewards": summary.rewarded(cells),
     }

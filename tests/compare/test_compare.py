@@ -126,6 +126,7 @@ def test_bad_words_are_refused_before_anything_runs(swirl, words, tmp_path):
         (["--methods", "boostrap"], "unknown method 'boostrap' in --methods; known: "),
         (["--methods", "bootstrap", "--seeds", "0,x"], "--seeds 0,x: expected a list as in 1,2,3"),
         (["--methods", "bootstrap", "--vary", "data.labels"], "--vary data.labels: expected KEY=VALUE,VALUE"),
+        (["--methods", "bootstrap", "--vary", "seed=1", "--vary", "seed=2"], "--vary seed is given twice"),
         (["--methods", "bootstrap", "--vary", "data.lables=1,2"], "did you mean data.labels?"),
         (["--methods", "bootstrap", "--vary", "seed.x=1"], "--seed.x: seed is a value, not a section"),
         (["--methods", "bootstrap", "--learning-rates", "1", "--tuning-seed", "0"], "--tuning-seed 0 is one of the"),

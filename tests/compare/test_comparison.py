@@ -47,7 +47,7 @@ def test_the_learning_rate_is_that_which_ends_best(tmp_path, right, changed, inv
 
 def test_a_value_that_changes_nothing_for_a_method_asks_for_no_other_run():
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
-    plan = comparison.Plan(recipe, ["warmup"], [0], vary=("verified.pairs", [4000, 500]))
+    plan = comparison.Plan(recipe, ["warmup"], [0], vary={"verified.pairs": [4000, 500]})
     names = [(cell.name, at) for cell, at in comparison._cells(plan, {})]
     assert names == [
         ("warmup-seed0", "4000"),
@@ -55,6 +55,20 @@ def test_a_value_that_changes_nothing_for_a_method_asks_for_no_other_run():
         ("warmup-seed0", "500"),
         ("verified-verified.pairs=500-seed0", "500"),
     ]
+
+
+def test_keys_vary_together():
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
+    vary = {"data.labels": [100, 200], "data.validation_labels": [50, 100]}
+    cells = comparison._cells(comparison.Plan(recipe, ["oracle"], [0], vary=vary), {})
+    assert [(cell.name, at) for cell, at in cells] == [
+        ("oracle-seed0", "100, 50"),
+        ("verified-data.labels=100-data.validation_labels=50-seed0", "100, 50"),
+        ("oracle-seed0", "200, 100"),
+        ("verified-seed0", "200, 100"),
+    ]
+    data = cells[1][0].recipe.data
+    assert (data.labels, data.validation_labels) == (100, 50)
 
 
 def test_a_file_is_split_alike_for_tuning_and_a_world_draws_anew():
@@ -103,16 +117,20 @@ def test_a_comparison_of_nothing_is_refused(tmp_path):
         (comparison.Plan(recipe, [], [0]), "--methods names none, and the recipe has none after its warm-up"),
         (comparison.Plan(recipe, ["swirl", "oracle"], [0]), "nothing can be compared with oracle; name a method that"),
         (comparison.Plan(replace(recipe, warmup=Warmup(steps=0)), ["swirl"], [0]), "are compared from a warm-up"),
-        (comparison.Plan(recipe, ["swirl"], [0], vary=("warmup.steps", [2, 0])), "are compared from a warm-up"),
-        (comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary=("data.lables", [2])), "did you mean data.labels"),
-        (comparison.Plan(recipe, ["swirl"], [0], vary=("swirl.rounds", [1, 2])), "compare swirl-iterative"),
+        (comparison.Plan(recipe, ["swirl"], [0], vary={"warmup.steps": [2, 0]}), "are compared from a warm-up"),
+        (comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary={"data.lables": [2]}), "did you mean data.labels"),
+        (comparison.Plan(recipe, ["swirl"], [0], vary={"swirl.rounds": [1, 2]}), "compare swirl-iterative"),
+        (
+            comparison.Plan(recipe, ["swirl"], [0], vary={"data.labels": [10, 20], "warmup.steps": [2]}),
+            "--vary: data.labels has 2, warmup.steps has 1; give each as many values",
+        ),
         (comparison.Plan(recipe, ["swirl"], [0], [1e-3, 0.0]), "--learning-rates 0.001, 0: expected more than 0 each"),
         (
             comparison.Plan(replace(recipe, data=Data(path="a", labels=9, validation_labels=0)), ["swirl"], [0], [1]),
             "data.validation_labels = 0; raise it",
         ),
         (
-            comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary=("swirl.learning_rate", [1e-4])),
+            comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary={"swirl.learning_rate": [1e-4]}),
             "--vary swirl.learning_rate with --learning-rates: give one of the two",
         ),
     ):

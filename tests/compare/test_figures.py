@@ -1,9 +1,19 @@
 """The figures and the report of a comparison, from kept files with known numbers."""
 
 import pytest
-from kept_runs import cell, point
+from kept_runs import cell, point, results_of, three_methods
 
 from swirl.compare import figures, report
+
+
+@pytest.fixture
+def cells():
+    return three_methods()
+
+
+@pytest.fixture
+def results(cells):
+    return results_of(cells)
 
 
 def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cells, results):

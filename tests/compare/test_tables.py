@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
-from kept_runs import cell, point
+from kept_runs import cell, point, results_of, three_methods
 
 from swirl.compare import summary
+
+
+@pytest.fixture
+def cells():
+    return three_methods()
+
+
+@pytest.fixture
+def results(cells):
+    return results_of(cells)
 
 
 def values(results, unit="cpu_seconds"):
