@@ -6,7 +6,10 @@
     +key red 2 2
     =                       alone: nothing changed
 
-A model that writes changes has to say a tenth of what it would copy, and is scored on what matters.
+A model that writes changes has to say a tenth of what it would copy, and is scored on what matters. Where hardly
+anything stays, as behind a door, the change would be longer than the next state: then that is written (`shortest`).
+
+    *                       the next state whole, from the next line on
 
 One that writes whole states can be told instead which of its tokens are of the change (`changed_tokens`).
 """
@@ -17,6 +20,7 @@ from difflib import SequenceMatcher
 from rapidfuzz.distance import LCSseq
 
 SAME = "="
+WHOLE = "*\n"
 
 
 def describe(state: str, next_state: str) -> str:
@@ -37,10 +41,18 @@ def describe(state: str, next_state: str) -> str:
     return "\n".join(written) or SAME
 
 
+def shortest(state: str, next_state: str) -> str:
+    """The change from one state to the other, or the whole next state where that is shorter."""
+    change, whole = describe(state, next_state), WHOLE + next_state
+    return whole if len(whole) < len(change) else change
+
+
 def apply(state: str, change: str) -> str | None:
     """The next state that a change leads to; `None` where it does not fit the state or is not a change."""
     if change == SAME:
         return state
+    if change.startswith(WHOLE):
+        return change.removeprefix(WHOLE)
     old, new, cursor = state.split("\n"), [], 0
     for place, gone, come in _hunks(change):
         at = _find(old, gone, cursor) if place is None else place

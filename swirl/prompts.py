@@ -45,7 +45,8 @@ INSTRUCTIONS: dict[Role, str] = {
 
 CHANGE_FORM = (
     " The next state is written as the change to the state: a line that goes is marked with -, a line that comes with "
-    "+; @ and a line number, from 0, before a part that only adds lines; = alone where nothing changes."
+    "+; @ and a line number, from 0, before a part that only adds lines; = alone where nothing changes. Where the next "
+    "state is shorter than its change, write * and below it the whole next state."
 )
 
 
@@ -55,7 +56,13 @@ def in_change_form(style: str) -> bool:
 
 
 def written(style: str, state: State, next_state: State) -> str:
-    """A next state as a style writes it: whole, or as its change against the state."""
+    """A next state as a style has it written: whole, or as its change against the state."""
+    after = state_text(next_state)
+    return changes.shortest(state_text(state), after) if in_change_form(style) else after
+
+
+def shown(style: str, state: State, next_state: State) -> str:
+    """A next state as a style shows it to the inverse role: a change says what was there before, however long."""
     after = state_text(next_state)
     return changes.describe(state_text(state), after) if in_change_form(style) else after
 
@@ -73,7 +80,7 @@ def prompt(
         style: `terse` (marks only, for models trained from scratch) or `instruct` (with the role's instruction); with
             `-change`, next states are written as changes; with `-change-only`, the inverse role reads nothing else.
     """
-    given = _foreign(given if role == "forward" else written(style, state, given))
+    given = _foreign(given if role == "forward" else shown(style, state, given))
     before = [] if role == "inverse" and style.endswith("-only") else [*map(_foreign, history), _foreign(state)]
     if style.startswith("terse"):
         mark = ACTION if role == "forward" else NEXT

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl.changes import apply, changed_tokens, describe
+from swirl.changes import apply, changed_tokens, describe, shortest
 
 LINES = st.lists(st.sampled_from(["", "a", "b", "-a", "+b", "@1", "=", "agent 1 2 up"]), max_size=8).map("\n".join)
 
@@ -23,6 +23,21 @@ def test_nothing_changed():
 def test_a_line_that_occurs_twice_is_placed_by_number():
     assert describe("a\nb\na", "a\nb\nc") == "@2\n-a\n+c"
     assert apply("a\nb\na", "-a\n+c") == "c\nb\na"
+
+
+def test_what_hardly_keeps_anything_is_written_whole():
+    assert describe("hall\nlamp\ndoor", "kitchen\ndoor") == "-hall\n-lamp\n+kitchen"
+    assert shortest("hall\nlamp\ndoor", "kitchen\ndoor") == "*\nkitchen\ndoor"  # 14 characters for 19
+    assert shortest("a\nb\nc", "a\nd\nc") == "-b\n+d"
+    assert shortest("ab", "a") == "*\na" and shortest("a", "b") == "*\nb"
+    assert shortest("a", "a") == "="
+
+
+@given(st.one_of(LINES, st.text()), st.one_of(LINES, st.text()))
+def test_the_shortest_form_gives_the_next_state_and_is_no_longer_than_either(state, next_state):
+    form = shortest(state, next_state)
+    assert apply(state, form) == next_state
+    assert len(form) == min(len(describe(state, next_state)), len(next_state) + 2)
 
 
 @given(LINES, LINES)

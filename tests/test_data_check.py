@@ -37,11 +37,11 @@ def test_the_counts_of_a_small_recording(tmp_path):
     assert report.actions == (("go", 2), ("stay", 2))
     assert (report.duplicates, report.conflicts, report.broken) == (1, 2, 1)
     # states have 2 2 2 3 3 20 characters, actions 2 2 4 4
-    # changes -aa +bbb, =, =, -aa +c, -aa +c, -dddd... +c: 8 1 1 6 6 24
+    # as change: whole bbb, =, =, whole c, whole c, whole c, with the mark before them: 5 1 1 3 3 3
     assert report.characters == {
         "state": Lengths(2, 20, 20),
         "action": Lengths(2, 4, 4),
-        "change": Lengths(6, 24, 24),
+        "change": Lengths(3, 5, 5),
     }
     assert (report.tokens, report.context, report.too_long, report.parts, report.overlaps) == ({}, None, 0, {}, {})
     assert report.problems == ()
@@ -86,7 +86,7 @@ def test_rows_that_exceed_the_context_are_counted_and_named(tmp_path):
     # state + action + next_state: 7, 10, 10, 5, 3, 21
     assert (report.too_long, report.too_long_rows) == (3, ("a.parquet:2", "a.parquet:3", "a.parquet:6"))
     assert report.tokens == report.characters
-    assert len(calls) == len(set(calls)) == 10  # four changes among them
+    assert len(calls) == len(set(calls)) == 9  # three changes among them
     assert check(path, tokenizer=len, context=7).too_long == check(path, tokenizer=len, context=9).too_long == 3
     assert check(path, tokenizer=len, context=10).too_long == 1
     many = recording(tmp_path / "b.parquet", *[(str(row), 0, "aa", "go", "b") for row in range(9)])
@@ -252,10 +252,10 @@ def test_the_report_prints_what_it_found(tmp_path):
         "broken steps      1 (next state is not the state of the step after)",
         "state characters  median 2, 95 % 20, longest 20",
         "action characters median 2, 95 % 4, longest 4",
-        "change characters median 6, 95 % 24, longest 24",
+        "change characters median 3, 95 % 5, longest 5",
         "state tokens      median 2, 95 % 20, longest 20",
         "action tokens     median 2, 95 % 4, longest 4",
-        "change tokens     median 6, 95 % 24, longest 24",
+        "change tokens     median 3, 95 % 5, longest 5",
         "too long          3 rows exceed 8 tokens: a.parquet:2, a.parquet:3, a.parquet:6",
         "actions           2",
         "          2  'go'",

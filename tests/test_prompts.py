@@ -191,6 +191,12 @@ def test_only_next_states_are_written_as_changes():
     assert text(prompts.transition_prompt("inverse", row, "instruct-change")).endswith("Change:\n-key\n+open")
 
 
+def test_a_next_state_shorter_than_its_change_is_written_whole_and_read_as_its_change():
+    row = {"state": "hall\nlamp\ndoor", "next_state": "kitchen\ndoor", "action": "go"}
+    assert prompts.target("forward", row, "terse-change") == "*\nkitchen\ndoor"
+    assert text(prompts.transition_prompt("inverse", row, "terse-change-only")).endswith("-hall\n-lamp\n+kitchen")
+
+
 def test_an_inverse_model_that_reads_the_change_only_is_shown_no_state():
     row = {"state": "door\nkey", "next_state": "door\nopen", "action": "go left", "history": ["lamp"]}
     assert text(prompts.transition_prompt("inverse", row, "terse-change-only")) == f"{prompts.NEXT}-key\n+open"

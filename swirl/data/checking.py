@@ -213,7 +213,7 @@ def _changes(table: pa.Table) -> list[str]:
     """Next states as changes, of rows that are evenly spaced."""
     rows = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, SAMPLE)).astype(np.int64))
     pairs = table.select(["state", "next_state"]).take(pa.array(rows)).to_pylist()
-    return [changes.describe(pair["state"], pair["next_state"]) for pair in pairs]
+    return [changes.shortest(pair["state"], pair["next_state"]) for pair in pairs]
 
 
 def _lengths(values: np.ndarray) -> Lengths:

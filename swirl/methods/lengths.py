@@ -53,7 +53,7 @@ def check_lengths(recipe: Recipe, folder: Path, tokenizer_path: Path, inferred: 
     def about(asked: _Asked) -> int:
         """At least as many tokens as the prompt and the completion have: each text alone, and some to spare."""
         row, style = asked.row, spec.prompt
-        given = row["action"] if asked.role == "forward" else prompts.written(style, row["state"], row["next_state"])
+        given = row["action"] if asked.role == "forward" else prompts.shown(style, row["state"], row["next_state"])
         past = sum(tokens(state_text(text)) + frame for text in row.get("history") or ())
         return frame + past + tokens(row["state"]) + tokens(given) + tokens(asked.completion) + asked.inferred + 16
 
