@@ -16,23 +16,8 @@ from pathlib import Path
 
 from swirl import durable, progress
 from swirl.compare import kept
+from swirl.compare.kept import Cell
 from swirl.compare.variants import shared_part
-from swirl.config import Recipe
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One run of a comparison.
-
-    Attributes:
-        method: Its name in the table.
-        recipe: Its resolved recipe.
-        name: Of its folder and its file.
-    """
-
-    method: str
-    recipe: Recipe
-    name: str
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from typing import Any
 from swirl import durable
 from swirl.compare import cells as running
 from swirl.compare import kept, reading, report, summary
-from swirl.compare.cells import Cell, Place
+from swirl.compare.cells import Place
+from swirl.compare.kept import Cell
 from swirl.compare.variants import TUNED_AS, UNLIMITED, UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
 from swirl.errors import InputError

@@ -10,11 +10,11 @@ import platform
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +28,6 @@ from swirl.eval import held_out
 from swirl.recipe import parse_recipe
 from swirl.types import ROLES, Role, state_text
 
-if TYPE_CHECKING:
-    from swirl.compare.cells import Cell
-
 SAMPLES = 6
 """Predictions kept per role: half drawn, half the worst."""
 LAYOUTS = 5
@@ -39,11 +36,26 @@ BASELINES = tuple(held_out.BASELINES.values())
 PACKAGES = ("swirl-wm", "torch", "transformers", "trl", "datasets", "numpy")
 
 
-def _path_of(files: Path, cell: "Cell") -> Path:
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        method: Its name in the table.
+        recipe: Its resolved recipe.
+        name: Of its folder and its file.
+    """
+
+    method: str
+    recipe: Recipe
+    name: str
+
+
+def _path_of(files: Path, cell: Cell) -> Path:
     return files / f"{cell.name}.json"
 
 
-def find(files: Path, cell: "Cell") -> dict[str, Any] | None:
+def find(files: Path, cell: Cell) -> dict[str, Any] | None:
     """What a cell that is done has left.
 
     Raises:
@@ -67,7 +79,7 @@ def find(files: Path, cell: "Cell") -> dict[str, Any] | None:
     return found
 
 
-def keep(cell: "Cell", folder: Path, recording: Path, commit: str, files: Path) -> None:
+def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) -> None:
     """Write the file of a cell from its run folder and the recording that it is of."""
     table = pq.read_table(folder / "data" / "test.parquet")
     rows = table.to_pylist()
