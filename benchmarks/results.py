@@ -62,6 +62,11 @@ MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3), overrides={"data
 TABLES = {
     # by the mark of the table in its pages
     "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle"), pages=("docs/results.md", "README.md")),
+    "minigrid-anchors": MINIGRID(
+        ("warmup", "swirl-replay", "swirl-fidelity", "swirl-spread", "swirl-select"), "swirl", brief=True
+    ),
+    "minigrid-random-label": MINIGRID(("warmup", "verified"), "random-label", brief=True),
+    "minigrid-shuffled-reward": MINIGRID(("warmup", "swirl"), "shuffled-reward", brief=True),
     "scienceworld": Table("scienceworld", ("warmup",), seeds=(0,)),
 }
 

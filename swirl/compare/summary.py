@@ -180,9 +180,10 @@ def told(results: dict[str, Any]) -> str:
     """What the tables are of, in a few sentences."""
     seeds, tuned = ", ".join(map(str, results["seeds"])), results["tuning_seed"]
     rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
+    bounds = ", `oracle` at its end" if "oracle" in results["methods"] else ""
     return (
-        f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, "
-        "`oracle` at its end. In brackets: 95 % intervals by bootstrap over seeds and test layouts; differences "
+        f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` "
+        f"spends{bounds}. In brackets: 95 % intervals by bootstrap over seeds and test layouts; differences "
         "are paired. Net: the exact matches where something changed less the false changes where nothing did, shares."
     )
 
