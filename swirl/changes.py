@@ -20,7 +20,7 @@ from difflib import SequenceMatcher
 from rapidfuzz.distance import LCSseq
 
 SAME = "="
-WHOLE = "*\n"
+WHOLE = "*"
 
 
 def describe(state: str, next_state: str) -> str:
@@ -42,17 +42,21 @@ def describe(state: str, next_state: str) -> str:
 
 
 def shortest(state: str, next_state: str) -> str:
-    """The change from one state to the other, or the whole next state where that is shorter."""
-    change, whole = describe(state, next_state), WHOLE + next_state
-    return whole if len(whole) < len(change) else change
+    """The change from one state to the other, or the whole next state where that is shorter.
+
+    Not one that is empty or ends in white space, which a reply may lose.
+    """
+    change, whole = describe(state, next_state), f"{WHOLE}\n{next_state}"
+    return whole if next_state == next_state.rstrip() != "" and len(whole) < len(change) else change
 
 
 def apply(state: str, change: str) -> str | None:
     """The next state that a change leads to; `None` where it does not fit the state or is not a change."""
     if change == SAME:
         return state
-    if change.startswith(WHOLE):
-        return change.removeprefix(WHOLE)
+    first, below, rest = change.partition("\n")
+    if below and first.rstrip() == WHOLE:
+        return rest
     old, new, cursor = state.split("\n"), [], 0
     for place, gone, come in _hunks(change):
         at = _find(old, gone, cursor) if place is None else place

@@ -65,8 +65,8 @@ class Model:
     """Longest prompt and completion together, tokens; a longer transition is an error, never cut."""
     prompt: Style = "terse"
     """`terse` for models trained from scratch here, `instruct` for models that follow instructions. With `-change`,
-    next states are written as the lines that the step removes and adds; with `-change-only`, the inverse model reads
-    these lines and not the state before."""
+    next states are written as the lines that the step removes and adds, or whole where that is shorter; with
+    `-change-only`, the inverse model reads these lines and not the state before."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     vocabulary: int = 512

@@ -45,8 +45,8 @@ INSTRUCTIONS: dict[Role, str] = {
 
 CHANGE_FORM = (
     " The next state is written as the change to the state: a line that goes is marked with -, a line that comes with "
-    "+; @ and a line number, from 0, before a part that only adds lines; = alone where nothing changes. Where the next "
-    "state is shorter than its change, write * and below it the whole next state."
+    "+; @ and a line number, from 0, before a part that only adds lines; = alone where nothing changes. Where that is "
+    "longer than the next state itself: * alone, and the next state below it."
 )
 
 
@@ -62,9 +62,9 @@ def written(style: str, state: State, next_state: State) -> str:
 
 
 def shown(style: str, state: State, next_state: State) -> str:
-    """A next state as a style shows it to the inverse role: a change says what was there before, however long."""
-    after = state_text(next_state)
-    return changes.describe(state_text(state), after) if in_change_form(style) else after
+    """A next state as a style shows it to the inverse role; where that is all it reads, with all that went."""
+    before, after = state_text(state), state_text(next_state)
+    return changes.describe(before, after) if style.endswith("-only") else written(style, before, after)
 
 
 def prompt(

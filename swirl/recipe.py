@@ -66,6 +66,14 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     return parse_recipe(table)
 
 
+def value_of(recipe: Recipe, key: str) -> Any:
+    """The value of a dotted key; `None` where an open table (`trainer`, `data.options`) does not have it."""
+    found: Any = tomllib.loads(recipe.toml())
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
 def _set(table: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key."""
     *parents, last = key.split(".")

@@ -31,13 +31,22 @@ def test_what_hardly_keeps_anything_is_written_whole():
     assert shortest("a\nb\nc", "a\nd\nc") == "-b\n+d"
     assert shortest("ab", "a") == "*\na" and shortest("a", "b") == "*\nb"
     assert shortest("a", "a") == "="
+    assert shortest("abcdefgh\nzz", "\n\n") == describe("abcdefgh\nzz", "\n\n")
+    assert shortest("abcd", "") == "-abcd\n+"
+
+
+def test_a_whole_next_state_is_read_whatever_stands_behind_its_mark():
+    assert apply("a", "* \r\nkitchen\n door") == "kitchen\n door"
+    for change in ("*", "*kitchen", "* kitchen", "-a\n*\nkitchen"):
+        assert apply("a", change) is None
 
 
 @given(st.one_of(LINES, st.text()), st.one_of(LINES, st.text()))
 def test_the_shortest_form_gives_the_next_state_and_is_no_longer_than_either(state, next_state):
     form = shortest(state, next_state)
     assert apply(state, form) == next_state
-    assert len(form) == min(len(describe(state, next_state)), len(next_state) + 2)
+    whole = [len(next_state) + 2] if next_state and not next_state[-1].isspace() else []
+    assert len(form) == min(len(describe(state, next_state)), *whole, 10**9)
 
 
 @given(LINES, LINES)

@@ -78,10 +78,10 @@ def test_what_no_phase_encodes_need_not_fit(tiny, tmp_path, name, options):
 
 def test_all_that_goes_has_to_fit_where_it_is_read(tiny, tokenizer, tmp_path):
     row = {**ROW, "state": "\n".join(["lamp"] * 60), "next_state": "door"}
-    longest = length(tokenizer, "inverse", {**row, "action": "go right"}, "terse-change")
-    check(tiny, tmp_path, "labelled", ["warmup"], "terse-change", longest, row)
+    longest = length(tokenizer, "inverse", {**row, "action": "go right"}, "terse-change-only")
+    check(tiny, tmp_path, "labelled", ["warmup"], "terse-change-only", longest, row)
     with pytest.raises(InputError, match=f"{longest} tokens as an inverse prompt"):
-        check(tiny, tmp_path, "labelled", ["warmup"], "terse-change", longest - 1, row)
+        check(tiny, tmp_path, "labelled", ["warmup"], "terse-change-only", longest - 1, row)
 
 
 def test_histories_and_control_tokens_that_are_spelt_out_count(tiny, tokenizer, tmp_path):

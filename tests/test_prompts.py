@@ -191,9 +191,13 @@ def test_only_next_states_are_written_as_changes():
     assert text(prompts.transition_prompt("inverse", row, "instruct-change")).endswith("Change:\n-key\n+open")
 
 
-def test_a_next_state_shorter_than_its_change_is_written_whole_and_read_as_its_change():
+def test_a_next_state_shorter_than_its_change_is_written_whole():
     row = {"state": "hall\nlamp\ndoor", "next_state": "kitchen\ndoor", "action": "go"}
     assert prompts.target("forward", row, "terse-change") == "*\nkitchen\ndoor"
+    assert prompts.parse_reply("forward", "*\nkitchen\ndoor\n", "terse-change", row["state"]) == "kitchen\ndoor"
+    shown = text(prompts.transition_prompt("inverse", row, "terse-change"))
+    assert shown == f"{row['state']}{prompts.NEXT}*\nkitchen\ndoor"
+    # What it was before has to be said to one that does not see it.
     assert text(prompts.transition_prompt("inverse", row, "terse-change-only")).endswith("-hall\n-lamp\n+kitchen")
 
 

@@ -26,7 +26,7 @@ from swirl.compare.kept import Cell
 from swirl.compare.variants import TUNED_AS, UNLIMITED, UNTUNED, own, variant, with_rate
 from swirl.config import Recipe
 from swirl.errors import InputError
-from swirl.recipe import with_values
+from swirl.recipe import value_of, with_values
 from swirl.types import Role
 
 logger = logging.getLogger("swirl")
@@ -208,7 +208,8 @@ def _tuned(cell: dict[str, Any]) -> tuple[float, float]:
 def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
     """The table's runs, each with the values of what varies; seed by seed, so that what is done can be read.
 
-    Where they change nothing for a method, its run is that of the comparison in which nothing varies.
+    A run is named by those that it reads: where they change nothing for a method, its run is that of the comparison in
+    which nothing varies.
     """
 
     def asked(recipe: Recipe, name: str, seed: int) -> Recipe:
@@ -223,8 +224,10 @@ def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
         for seed in plan.seeds:
             for name in names:
                 mine, plain = asked(recipe, name, seed), asked(plan.recipe, name, seed)
-                told = "".join(f"-{key}={value}" for key, value in values.items()).replace("/", "_")
-                cell = Cell(name, mine, f"{name}{told * (mine != plain)}-seed{seed}")
+                told = [
+                    f"-{key}={values[key]}" for key in sorted(values) if value_of(mine, key) != value_of(plain, key)
+                ]
+                cell = Cell(name, mine, f"{name}{''.join(told).replace('/', '_')}-seed{seed}")
                 cells.append((cell, ", ".join(map(str, together))))
     return cells
 

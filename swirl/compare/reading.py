@@ -108,18 +108,20 @@ def spent(cell: dict[str, Any], unit: str) -> float:
 
 
 def entries(cells: Cells) -> Cells:
-    """The rows of a table: every method, and each number of samples that a cell verified at test time."""
-    found: Cells = {}
-    for method, by_seed in cells.items():
-        for seed, cell in by_seed.items():
-            if method != "best-of-n":
-                found.setdefault(method, {})[seed] = cell
-            for point in cell["points"]:  # they train nothing: what they spend is spent at every prediction
-                if point["phase"].startswith("best-of-"):
-                    name = point["phase"] if method == "best-of-n" else f"{method} {point['phase']}"
-                    cost = {unit: spent(cell, unit) for unit in ("cpu_seconds", "tokens")}
-                    inverse = [p for p in cell["points"] if p["role"] == "inverse" and "cpu_seconds" in p]
-                    found.setdefault(name, {})[seed] = {**cell, "points": [*inverse, {**point, **cost}]}
+    """The rows of a table: every method, and for `best-of-n` each number of samples that it verified at test time.
+
+    Other methods that verify at test time say so in their own results: at equal cost they would have to be tested so at
+    every phase.
+    """
+    found: Cells = {method: by_seed for method, by_seed in cells.items() if method != "best-of-n"}
+    for seed, cell in cells.get("best-of-n", {}).items():
+        warm = [
+            point for point in cell["points"] if point["phase"].startswith("warmup-") and point["role"] == "inverse"
+        ]
+        cost = {unit: spent(cell, unit) for unit in ("cpu_seconds", "tokens")}
+        for point in cell["points"]:  # they train nothing: what they spend is spent at every prediction
+            if point["phase"].startswith("best-of-"):
+                found.setdefault(point["phase"], {})[seed] = {**cell, "points": [*warm, {**point, **cost}]}
     return found
 
 
