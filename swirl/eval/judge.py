@@ -153,6 +153,8 @@ class Judge:
         return scores
 
     def _ask_all(self, role: Role, asked: list[tuple[str, dict[str, str]]]) -> None:
+        if self._caps[0] is not None:  # which are asked must not depend on which thread is first
+            asked = asked[: max(0, self._caps[0] - self._requests)]
         client = self._openai.OpenAI(
             api_key=self._secret or "none", base_url=self.url, max_retries=RETRIES, timeout=self._timeout
         )
