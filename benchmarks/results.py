@@ -52,10 +52,10 @@ class Table:
     def plan(self, seeds: Sequence[int] = ()) -> comparison.Plan:
         """The comparison, of all seeds or of some."""
         recipe = load_recipe(ROOT / "recipes" / f"{self.recipe}.toml", self.overrides)
-        if not self.reference:
-            return comparison.Plan(recipe, self.methods, seeds or self.seeds, self.rates)
-        recipe = replace(recipe, methods=prefix(recipe))
-        return comparison.Plan(recipe, (*self.methods, self.reference), seeds or self.seeds, self.rates)
+        methods = self.methods
+        if self.reference:
+            recipe, methods = replace(recipe, methods=prefix(recipe)), (*methods, self.reference)
+        return comparison.Plan(recipe, methods, seeds or self.seeds, self.rates)
 
 
 MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3), overrides={"data.labels": "400"})
