@@ -45,6 +45,30 @@ class Data:
     """Previous states shown in the prompt, for partially observed worlds."""
 
 
+@dataclass(frozen=True)
+class Images:
+    """How images in states become tokens of the language model."""
+
+    tokenizer: str = ""
+    """`tile` (exact, for frames of square tiles), `fsq` (an autoencoder trained on the training frames), or the folder
+    of an image tokenizer, learned elsewhere or a pretrained model's; empty: states hold no images."""
+    tile: int = 8
+    """`tile`: side of a tile, pixels."""
+    codes: int = 1024
+    """`tile`: most distinct tiles."""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """`fsq`: values per latent channel; their product is the number of codes."""
+    patch: int = 8
+    """`fsq`: side of the square that a code stands for, pixels, a power of two."""
+    width: int = 32
+    """`fsq`: channels of the autoencoder's first layer."""
+    steps: int = 2000
+    """`fsq`: optimiser steps."""
+    batch: int = 32
+    """`fsq`: frames per optimiser step."""
+    learning_rate: float = 1e-3
+
+
 Style = Literal["terse", "instruct", "terse-change", "instruct-change", "terse-change-only", "instruct-change-only"]
 
 
@@ -252,6 +276,7 @@ class Recipe:
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda`."""
     data: Data = field(default_factory=Data)
+    images: Images = field(default_factory=Images)
     model: Model = field(default_factory=Model)
     pretrain: Pretrain = field(default_factory=Pretrain)
     warmup: Warmup = field(default_factory=Warmup)

@@ -1,10 +1,11 @@
 """The nouns of the package: what a state, a transition and a role are.
 
 A state is text, or a list of content parts in the format that `transformers` chat templates read
-(`{"type": "text", "text": ...}`), so that worlds with images can share every path. Plain strings are accepted
-wherever a state is. On disk a transition is a row of these columns; `COLUMNS` is their order.
+(`{"type": "text", "text": ...}`, `{"type": "image", "image": ...}`). Plain strings are accepted wherever a state is.
+On disk a transition is a row of these columns, states as text (`state_text`); `COLUMNS` is their order.
 """
 
+from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 Role = Literal["forward", "inverse"]
@@ -18,7 +19,23 @@ class TextPart(TypedDict):
     text: str
 
 
-State = str | list[TextPart]
+class ImagePart(TypedDict):
+    """A piece of a state that is an image.
+
+    Attributes:
+        type: "image".
+        image: Where it is: a path, or a `data:` URI that holds it.
+    """
+
+    type: Literal["image"]
+    image: str
+
+
+Part = TextPart | ImagePart
+State = str | Sequence[Part]
+
+IMAGE = "\ufffc"
+"""Begins the line that stands for an image in the text of a state: Unicode's object replacement character."""
 
 
 class Transition(TypedDict):
@@ -55,5 +72,20 @@ Encoded = tuple[list[int], list[int]]
 
 
 def state_text(state: State) -> str:
-    """The text of a state: itself, or its text parts joined by newlines."""
-    return state if isinstance(state, str) else "\n".join(part["text"] for part in state)
+    """The text of a state: itself, or its parts joined by newlines, each image as `IMAGE` and where it is."""
+    if isinstance(state, str):
+        return state
+    return "\n".join(part["text"] if part["type"] == "text" else IMAGE + part["image"] for part in state)
+
+
+def state_parts(text: str) -> list[Part]:
+    """The parts of a state's text: `state_text` of them is the text again."""
+    parts: list[Part] = []
+    for line in text.split("\n"):
+        if line.startswith(IMAGE):
+            parts.append({"type": "image", "image": line[len(IMAGE) :]})
+        elif parts and parts[-1]["type"] == "text":
+            parts[-1]["text"] += f"\n{line}"
+        else:
+            parts.append({"type": "text", "text": line})
+    return parts
