@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swirl import labelling, models, prompts
+from swirl import imagetokens, labelling, models, prompts
 from swirl.checkpoints import resolve
 from swirl.errors import InputError
 from swirl.labelling import Candidate
@@ -50,6 +50,7 @@ class _Model:
             models.device_of(device),
             self.spec.dtype,
             trust_remote_code=self.spec.trust_remote_code,
+            images=imagetokens.carried(self.checkpoint),
         )
         context = getattr(self.scorer.model.config.get_text_config(), "max_position_embeddings", None)
         self.max_length: int = self.spec.max_length or context or UNKNOWN_CONTEXT
@@ -141,6 +142,7 @@ class ForwardModel(_Model):
             temperature=temperature,
             max_new_tokens=min(room, max_new_tokens or max(256, 2 * len(asked))),
             seed=seed,
+            suppress=self.scorer.suppressed("forward", self.spec.prompt),
         )[0]
         cut = sum(not reply.finished for reply in replies)
         if cut:

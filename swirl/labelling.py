@@ -70,6 +70,7 @@ def infer(
             max_new_tokens=max_new_tokens,
             seed=seed,
             batch=batch,
+            suppress=inverse.suppressed("inverse", style),
             advance=bar.advance,
         )
     return [

@@ -182,6 +182,7 @@ def generate(
     max_new_tokens: int,
     seed: int = 0,
     batch: int = 128,
+    suppress: Sequence[int] = (),
     advance: Any = None,
 ) -> list[list[Reply]]:
     """Generate `n` completions per prompt.
@@ -197,6 +198,7 @@ def generate(
         max_new_tokens: Token limit of a completion.
         seed: Of the sampling; the global generator is left as it was.
         batch: Completions per forward pass.
+        suppress: Ids of tokens that no completion may have.
         advance: Called with the number of prompts done.
 
     Returns:
@@ -220,6 +222,7 @@ def generate(
                 num_return_sequences=n,
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=ends,
+                suppress_tokens=list(suppress) or None,
                 **sampling,
             )[:, ids.shape[1] :]
             for row, completion in enumerate(out.tolist()):

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from swirl import models
+from swirl import imagetokens, models, prompts
+from swirl.types import Role
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of a completion."""
@@ -55,6 +56,10 @@ class Scorer:
         dtype: Of the weights; log-softmax is always float32 and sums are float64.
         batch_tokens: Most tokens per forward pass, padding included.
         share: Whether prompts that begin alike share a pass.
+        images: Folder of the image tokenizer, where states hold images.
+
+    Attributes:
+        images: The image tokenizer; `None` where states hold no images.
     """
 
     def __init__(
@@ -65,12 +70,23 @@ class Scorer:
         batch_tokens: int = 16_384,
         share: bool = True,
         trust_remote_code: bool = False,
+        images: Path | None = None,
     ) -> None:
         self.model, self.tokenizer = models.load(path, device, dtype, trust_remote_code)
         self.model.requires_grad_(False)
         self.end_ids = models.end_ids(self.model, self.tokenizer)
         self.batch_tokens = 1 if models.reads_padding(self.model.config) else batch_tokens  # 1: every row by itself
         self.share = share and _full_attention(self.model)
+        self.images = imagetokens.load(images) if images else None
+        self._outside = imagetokens.outside(images) if images else ""
+
+    def suppressed(self, role: Role, style: str) -> list[int]:
+        """Tokens that a reply of the role never has; none where states hold no images."""
+        if self.images is None:
+            return []
+        return imagetokens.suppressed(
+            self.tokenizer, self.images.tokens, self._outside, role, prompts.in_change_form(style)
+        )
 
     @torch.inference_mode()
     def log_likelihood(

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from swirl import models
 from swirl.config import Model
+from swirl.imagetokens import ImageTokenizer
 from swirl.prompts import ACTION, NEXT
 
 _BOS, _END, _PAD, _REPLY = "<|bos|>", "<|end|>", "<|pad|>", "<|reply|>"
@@ -25,9 +26,14 @@ _TEMPLATE = (
 )
 
 
-def build(texts: Iterable[str], folder: Path, spec: Model, seed: int) -> None:
-    """Train a tokenizer on `texts` and save it with a randomly initialised Llama to `folder`."""
-    tokenizer = train_tokenizer(texts, spec)
+def build(texts: Iterable[str], folder: Path, spec: Model, seed: int, images: ImageTokenizer | None = None) -> None:
+    """Train a tokenizer on `texts` and save it with a randomly initialised Llama to `folder`.
+
+    Where states hold images, its vocabulary has their tokens too.
+    """
+    tokenizer = train_tokenizer(texts if images is None else (images.pattern.sub("", text) for text in texts), spec)
+    if images:
+        tokenizer.add_tokens(list(images.tokens))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(configure(tokenizer, spec))

@@ -157,6 +157,7 @@ def grpo(
     model: Model,
     select: Select,
     max_completion: int,
+    suppress: Sequence[int] = (),
     replay: Sequence[Sequence[Encoded]] = (),
     replay_weight: float = 0.0,
     device: str = "auto",
@@ -178,6 +179,7 @@ def grpo(
         model: How to load and adapt the model.
         select: Which of the saved checkpoints to keep.
         max_completion: Token limit of a completion.
+        suppress: Ids of tokens that no completion may have.
         replay: Labelled batches, one per optimiser step; their supervised loss is added.
         replay_weight: Weight of that loss (lambda).
         device: As in the recipe.
@@ -210,6 +212,7 @@ def grpo(
         "repetition_penalty": 1.0,
         "epsilon": 0.2,
         "mask_truncated_completions": False,
+        "generation_kwargs": {"suppress_tokens": list(suppress)} if suppress else None,
         "disable_dropout": True,
         "chat_template_kwargs": model.chat_template_kwargs,
         "remove_unused_columns": False,

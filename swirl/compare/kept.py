@@ -138,7 +138,7 @@ def _cost(folder: Path) -> dict[str, dict[str, float]]:
     """
     spent, seconds, tokens = {}, 0.0, 0.0
     for phase, lines in _logged(folder):
-        if phase["name"] != "data":
+        if phase["name"] not in ("frames", "data"):
             seconds += max(phase["seconds_cpu"], *(line.get("cpu_seconds", 0.0) for line in lines), 0.0)
         tokens += max((line.get("num_tokens", 0.0) for line in lines), default=0.0)
         spent[phase["name"]] = {"cpu_seconds": round(seconds, 1), "tokens": tokens}

@@ -87,6 +87,7 @@ def _predictions(
             asked,
             max_new_tokens=max_new_tokens,
             batch=recipe.evaluation.batch,
+            suppress=forward.suppressed("forward", recipe.model.prompt),
             advance=bar.advance,
             **sampling,
         )

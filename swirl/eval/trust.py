@@ -121,6 +121,7 @@ def replies(model: ForwardModel | InverseModel, picked: Rows, max_new_tokens: in
             asked,
             max_new_tokens=max_new_tokens,
             batch=model.recipe.evaluation.batch,
+            suppress=model.scorer.suppressed(role, style),
             advance=bar.advance,
         )
     written = [group[0] for group in groups]

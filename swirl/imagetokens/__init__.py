@@ -6,8 +6,22 @@
 | `tile.py` | `tile`: exact, for frames that are made of square tiles |
 | `fsq.py` | `fsq`: a small autoencoder with finite scalar quantisation, trained on the user's own frames |
 | `pretrained.py` | the tokenizers of pretrained unified models |
+| `vocabulary.py` | the image tokens in a language model's vocabulary |
+| `restriction.py` | which tokens a reply may have |
 """
 
-from swirl.imagetokens.base import ImageTokenizer, drawn, fingerprint, load, written
+from swirl.imagetokens.base import FOLDER, ImageTokenizer, carried, drawn, fingerprint, load, written
+from swirl.imagetokens.restriction import note_outside, outside, suppressed
 
-__all__ = ["ImageTokenizer", "drawn", "fingerprint", "load", "written"]
+__all__ = [
+    "FOLDER",
+    "ImageTokenizer",
+    "carried",
+    "drawn",
+    "fingerprint",
+    "load",
+    "note_outside",
+    "outside",
+    "suppressed",
+    "written",
+]

@@ -34,6 +34,8 @@ KINDS = {
     "emu3": ("swirl.imagetokens.pretrained", "Emu3Tokenizer"),
     "janus": ("swirl.imagetokens.pretrained", "JanusTokenizer"),
 }
+FOLDER = "images"
+"""Of a saved tokenizer, in the data of a run and in its checkpoints."""
 CARD = "image_tokenizer.json"
 """In the folder of a saved tokenizer: its kind, and what it needs beside its other files."""
 BATCH = 256
@@ -97,6 +99,12 @@ def load(folder: Path) -> ImageTokenizer:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} has no image tokenizer ({type(error).__name__}: {error})") from None
     return getattr(importlib.import_module(module), name).restore(folder, card)
+
+
+def carried(checkpoint: Path) -> Path | None:
+    """The folder of the image tokenizer that a checkpoint or the data of a run carries; `None` where it has none."""
+    folder = checkpoint / FOLDER
+    return folder if (folder / CARD).is_file() else None
 
 
 def fingerprint(folder: Path) -> str:

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, labelling, ledger, metrics, models, parallel, prompts, tiny, train
+from swirl import durable, imagetokens, labelling, ledger, metrics, models, parallel, prompts, tiny, train
 from swirl.config import Recipe
 from swirl.eval import held_out
+from swirl.imagetokens import ImageTokenizer
 from swirl.methods import METHODS
 from swirl.methods.branching import Base
 from swirl.scorer import Scorer
@@ -81,6 +82,12 @@ class Phases:
     def state_only(self) -> Path:
         """Training transitions without actions."""
         return self.data / "state_only.parquet"
+
+    @cached_property
+    def images(self) -> ImageTokenizer | None:
+        """What writes images as tokens; `None` where states hold none."""
+        folder = imagetokens.carried(self.data)
+        return imagetokens.load(folder) if folder else None
 
     @cached_property
     def validation(self) -> list[dict[str, Any]]:
@@ -152,7 +159,7 @@ class Phases:
                 tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
                 rows = [row for table in tables for row in table.to_pylist()]
                 texts = {text for row in rows for text in (row["state"], row["next_state"], row.get("action") or "")}
-                tiny.build(sorted(texts), out, spec, self.recipe.seed)
+                tiny.build(sorted(texts), out, spec, self.recipe.seed, self.images)
                 self.write_card(out, ROLES)
 
         self._start = self.phase("start", build, {"kind": "build", "steps": 0})
@@ -175,8 +182,8 @@ class Phases:
 
     def scorer(self, checkpoint: Path) -> Scorer:
         """The checkpoint, frozen."""
-        spec = self.recipe.model
-        return Scorer(checkpoint, self.device, spec.dtype, trust_remote_code=spec.trust_remote_code)
+        spec, images = self.recipe.model, imagetokens.carried(self.data)
+        return Scorer(checkpoint, self.device, spec.dtype, trust_remote_code=spec.trust_remote_code, images=images)
 
     def seed(self, name: str) -> int:
         """A seed for a phase, from the recipe's and the phase's name."""
@@ -220,7 +227,7 @@ class Phases:
             shutil.rmtree(out / "trainer", ignore_errors=True)
 
     def write_card(self, out: Path, roles: Sequence[Role]) -> None:
-        """Write `swirl.json`: the part of the recipe that a checkpoint must carry along.
+        """Write `swirl.json`, the part of the recipe that a checkpoint must carry along, and the image tokenizer.
 
         It is asked as it was trained, and on its run's test part measured on the rows that the run drew.
         """
@@ -232,3 +239,5 @@ class Phases:
             "evaluation": {"max_rows": evaluation.max_rows},
         }
         durable.atomic_write(out / "swirl.json", json.dumps(card, indent=1) + "\n")
+        if images := imagetokens.carried(self.data):
+            shutil.copytree(images, out / imagetokens.FOLDER, dirs_exist_ok=True)

@@ -183,6 +183,7 @@ class Runner(Labels):
                 trainer=self.recipe.trainer,
                 title=name,
                 max_completion=self.max_new_tokens[role],
+                suppress=scorer.suppressed(role, self.recipe.model.prompt),
                 select=self._select(name, (role,), pair, schedule, out, settings.select),
                 **self._replay(role, begin, rows, settings, schedule),
             )

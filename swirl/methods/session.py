@@ -17,6 +17,7 @@ import torch
 
 from swirl import data, durable, ledger, parallel, plots, similarity, worlds
 from swirl.config import Recipe
+from swirl.data.imaging import has_images, write_images
 from swirl.errors import InputError
 from swirl.methods import METHODS
 from swirl.methods.branching import Base
@@ -26,6 +27,9 @@ from swirl.methods.runner import Runner
 from swirl.methods.testing import of_baselines, read_test
 
 logger = logging.getLogger("swirl")
+
+FREE = ("frames", "data", "start")
+"""Phases that train no model."""
 
 
 def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None) -> dict[str, Any]:
@@ -52,11 +56,10 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None)
     parallel.start(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
     torch.set_num_threads(recipe.threads)
     main = parallel.is_main()
-    with ledger.Run.open(out, recipe.toml(), main, parallel.barrier, disposable=("data", "start")) as run:
+    with ledger.Run.open(out, recipe.toml(), main, parallel.barrier, disposable=FREE) as run:
         _warn_of_another_recording(recipe, run)
         before = Base(base, recipe) if base else None
-        work, seconds = (before and before.has("data")) or (partial(_split, recipe, cache=cache), 0.0)
-        folder = run.phase("data", work, into="data", seconds_before=seconds)
+        folder = _data(run, recipe, cache, before)
         runner = Runner(run, recipe, folder, _list_actions(recipe), before)
         start = pair = runner.start()
         check_lengths(recipe, folder, start.forward, runner.max_new_tokens["inverse"])
@@ -70,6 +73,25 @@ def run_recipe(recipe: Recipe, out: Path, cache: Path, base: Path | None = None)
         else:
             logger.warning("no action is known: nothing was validated, and there is no test")
         return _publish(run, runner, recipe, pair)
+
+
+def _data(run: ledger.Run, recipe: Recipe, cache: Path, before: Base | None) -> Path:
+    """The four files of a run, with images as tokens."""
+    work, seconds = (before and before.has("data")) or (None, 0.0)
+    if not work:
+        work = partial(_split, recipe, cache=cache)
+        if recipe.images.tokenizer:
+            work = partial(_write_images, recipe, run.phase("frames", work, into="frames"))
+    return run.phase("data", work, into="data", seconds_before=seconds)
+
+
+def _write_images(recipe: Recipe, frames: Path, staging: Path) -> None:
+    if not parallel.is_main():
+        return
+    counts = write_images(frames, staging, recipe.images, recipe.seed, recipe.device)
+    logger.info("images: %d distinct ones in training, %d codes", counts["images"], counts["codes"])
+    counts |= json.loads((frames / "counts.json").read_text())
+    durable.atomic_write(staging / "counts.json", json.dumps(counts, indent=1) + "\n")
 
 
 def _warn_of_another_recording(recipe: Recipe, run: ledger.Run) -> None:
@@ -137,8 +159,15 @@ def _split(recipe: Recipe, staging: Path, cache: Path) -> None:
     if not parallel.is_main():
         return
     spec, path = recipe.data, recording(recipe, cache)
+    table = data.read(path)
+    if has_images(table) != bool(recipe.images.tokenizer):
+        raise InputError(
+            f"{path}: its states hold no image, and images.tokenizer = {recipe.images.tokenizer!r}; leave that out"
+            if recipe.images.tokenizer
+            else f"{path}: its states hold images, and images.tokenizer is not set; give it, e.g. tile or fsq"
+        )
     counts = data.split(
-        data.read(path),
+        table,
         staging,
         labels=spec.labels or None,
         validation_labels=spec.validation_labels,

@@ -1,0 +1,140 @@
+"""The four files of a run whose states hold images, written anew with the images as tokens of a vocabulary.
+
+    frames/{labelled,state_only,validation,test}.parquet    images by the place where they are
+    data/  the same files, images as grids of tokens        `frame` and `next_frame` keep the states as they were
+    data/images/                                            the image tokenizer
+
+The tokenizer is learned from the training frames alone: what validation and test show may be new to it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from swirl import imagetokens, progress
+from swirl.config import Images
+from swirl.data.files import write_parquet
+from swirl.data.splitting import PARTS
+from swirl.data.table import pc
+from swirl.errors import InputError
+from swirl.imagetokens import ImageTokenizer
+from swirl.types import IMAGE, state_parts
+
+STATES = {"state": "frame", "next_state": "next_frame"}
+"""Columns that are written as tokens, and where they are kept as they were."""
+ROWS = 1000
+"""Rows that are written together."""
+
+
+def has_images(table: pa.Table) -> bool:
+    """Whether any state of a recording holds an image."""
+    held = (pc.any(pc.match_substring_regex(table[name], f"(?m)^{IMAGE}")).as_py() for name in STATES)
+    return any(held)
+
+
+def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) -> dict[str, int]:
+    """Write the files of a split anew, and the image tokenizer that it takes.
+
+    Args:
+        frames: The folder that `split` wrote.
+        out: Where to.
+        spec: Which tokenizer.
+        seed: Of its training.
+        device: Where it is trained and run.
+
+    Returns:
+        The number of codes, and of distinct training images.
+
+    Raises:
+        InputError: An image cannot be read or written, or the tokenizer cannot be learned.
+        MissingPartError: It needs a package that is not installed.
+    """
+    shown = list(dict.fromkeys(_images(frames / f"{name}.parquet" for name in ("labelled", "state_only"))))
+    tokenizer = _tokenizer(sorted(shown), spec, seed, device)
+    tokenizer.save(out / imagetokens.FOLDER)
+    outside: set[str] = set()
+    for name in PARTS:
+        table = with_tokens(pq.read_table(frames / f"{name}.parquet"), tokenizer, f"write {name}")
+        write_parquet(table, out / f"{name}.parquet", table.schema.metadata)
+        if name in ("labelled", "state_only"):
+            texts = {text for column in STATES for text in table[column].unique().to_pylist()}
+            outside.update(*(tokenizer.pattern.sub("", text) for text in texts))
+    imagetokens.note_outside(out / imagetokens.FOLDER, outside)
+    return {"codes": len(tokenizer.tokens), "images": len(shown)}
+
+
+def _tokenizer(shown: Sequence[str], spec: Images, seed: int, device: str) -> ImageTokenizer:
+    if spec.tokenizer == "tile":
+        from swirl.imagetokens import tile
+
+        return tile.learn(shown, spec)
+    if spec.tokenizer == "fsq":
+        from swirl.imagetokens import fsq
+
+        return fsq.learn(shown, spec, seed, device)
+    if not Path(spec.tokenizer).is_dir():
+        raise InputError(f"images.tokenizer = {spec.tokenizer!r}, expected tile, fsq, or the folder of one; mend it")
+    return imagetokens.load(Path(spec.tokenizer))
+
+
+def _images(paths: Iterable[Path]) -> Iterator[str]:
+    """Where the images of files' states are."""
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=list(STATES)):
+            for text in {text for column in batch.columns for text in column.to_pylist()}:
+                yield from (part["image"] for part in state_parts(text) if part["type"] == "image")
+
+
+def with_tokens(table: pa.Table, tokenizer: ImageTokenizer, title: str = "write images") -> pa.Table:
+    """A table whose states, and those before them, have their images written as tokens.
+
+    Args:
+        table: Has `state` and `next_state`, maybe `history`; images with absolute paths or as URIs.
+        tokenizer: Writes them.
+        title: Shown in the progress bar.
+
+    Returns:
+        The table; `frame` and `next_frame` hold the two states as they were.
+
+    Raises:
+        InputError: An image cannot be read or written; its trajectory and step are named.
+    """
+    known: dict[str, str] = {}
+    chunks: dict[str, list[pa.Array]] = {name: [] for name in (*STATES, "history") if name in table.column_names}
+    with progress.bar(title, table.num_rows) as bar:
+        for start in range(0, table.num_rows, ROWS):
+            rows = table.slice(start, ROWS)
+            _learn(rows, tokenizer, known)
+            for name, into in chunks.items():
+                column = rows[name].to_pylist()
+                into.append(
+                    pa.array([[known[text] for text in past] for past in column], pa.list_(pa.string()))
+                    if name == "history"
+                    else pa.array([known[text] for text in column], pa.string())
+                )
+            bar.advance(rows.num_rows)
+    for name, kept in STATES.items():
+        table = table.append_column(kept, table[name])
+    for name, into in chunks.items():
+        kind = pa.list_(pa.string()) if name == "history" else pa.string()
+        table = table.set_column(table.column_names.index(name), name, pa.chunked_array(into, kind))
+    return table
+
+
+def _learn(rows: pa.Table, tokenizer: ImageTokenizer, known: dict[str, str]) -> None:
+    """Write the states of some rows that are not known yet."""
+    columns = [rows[name].to_pylist() for name in STATES]
+    if "history" in rows.column_names:
+        columns += rows["history"].to_pylist()
+    new = list(dict.fromkeys(text for texts in columns for text in texts if text not in known))
+    try:
+        known.update(zip(new, imagetokens.written(tokenizer, new), strict=True))
+    except InputError:
+        for row in rows.to_pylist():  # to name the one that is at fault
+            try:
+                imagetokens.written(tokenizer, [row["state"], row["next_state"]])
+            except InputError as error:
+                raise InputError(f"trajectory {row['trajectory']!r} step {row['step']}: {error}") from None
+        raise

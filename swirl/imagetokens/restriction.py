@@ -1,0 +1,62 @@
+"""Which tokens a reply may have, where states are images: the others are not sampled.
+
+    inverse    anything but image tokens
+    forward    image tokens, marks of the change form, and what training states have outside their images; anything,
+               where that is text of letters or digits
+
+Sampling alone is restricted. Log-likelihoods, in the optimiser as in the scorer, are those of the whole vocabulary, so
+a token that is never sampled still costs the others its probability: see docs/images.md for how much that is.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from swirl import durable
+from swirl.types import Role
+
+OUTSIDE = "outside.txt"
+"""Beside a saved tokenizer: the characters that training states have outside their images."""
+CHANGE_MARKS = "\n-+@=*0123456789"
+
+
+def note_outside(folder: Path, characters: Iterable[str]) -> None:
+    """Remember what states have outside their images."""
+    durable.atomic_write(folder / OUTSIDE, "".join(sorted(characters)))
+
+
+def outside(folder: Path) -> str:
+    """The characters that training states have outside their images, as `note_outside` left them."""
+    file = folder / OUTSIDE
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def suppressed(tokenizer: Any, tokens: Sequence[str], outside: str, role: Role, changes: bool) -> list[int]:
+    """Ids of the tokens that a reply never has.
+
+    Args:
+        tokenizer: The language model's.
+        tokens: The image tokens.
+        outside: The characters that states have outside their images.
+        role: Who replies.
+        changes: Whether next states are written as changes.
+    """
+    of_images = set(tokenizer.convert_tokens_to_ids(list(tokens)))
+    if role == "inverse":
+        return sorted(of_images)
+    if any(letter.isalnum() for letter in outside):
+        return []
+    allowed = set(outside) | {"\n"} | (set(CHANGE_MARKS) if changes else set())
+    spelt = _spelt(tokenizer)
+    return [
+        number
+        for number, text in enumerate(spelt)
+        if number not in of_images and number != tokenizer.eos_token_id and not (text and set(text) <= allowed)
+    ]
+
+
+@lru_cache(maxsize=4)
+def _spelt(tokenizer: Any) -> list[str]:
+    """The text of every token."""
+    return [tokenizer.decode([number]) for number in range(len(tokenizer))]
