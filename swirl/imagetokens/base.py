@@ -96,9 +96,16 @@ def load(folder: Path) -> ImageTokenizer:
     try:
         card = json.loads((folder / CARD).read_text())
         module, name = KINDS[card["kind"]]
+        return getattr(importlib.import_module(module), name).restore(folder, card)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} has no image tokenizer ({type(error).__name__}: {error})") from None
-    return getattr(importlib.import_module(module), name).restore(folder, card)
+        raise InputError(f"{folder} has no whole image tokenizer ({type(error).__name__}: {error})") from None
+
+
+def save_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write the card of a tokenizer, its kind among what it says."""
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
 
 
 def carried(checkpoint: Path) -> Path | None:
