@@ -20,7 +20,7 @@ from swirl.errors import InputError
 from swirl.labelling import Candidate
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
-from swirl.types import Role, State, state_text
+from swirl.types import Role, State, state_parts, state_text
 
 __all__ = ["Candidate", "ForwardModel", "InverseModel", "load_forward", "load_inverse", "resolve"]
 
@@ -55,6 +55,31 @@ class _Model:
         context = getattr(self.scorer.model.config.get_text_config(), "max_position_embeddings", None)
         self.max_length: int = self.spec.max_length or context or UNKNOWN_CONTEXT
 
+    def write(self, state: State, base: Path = Path()) -> str:
+        """A state as the model reads it: its text, images as tokens; what is written so already stays as it is.
+
+        Args:
+            state: Text, or parts.
+            base: What relative paths of images are relative to.
+
+        Raises:
+            InputError: An image cannot be read, or the model reads none.
+        """
+        text, tokens = state_text(state), self.scorer.images
+        if tokens is None:
+            if any(part["type"] == "image" for part in state_parts(text)):
+                raise InputError(f"{self.checkpoint} reads no images; give the state as text")
+            return text
+        if isinstance(state, str) and tokens.pattern.search(state):
+            return state
+        return imagetokens.written(tokens, [state], base)[0]
+
+    def draw(self, text: str) -> State:
+        """A state that the model wrote, its images as `data:` URIs; "" where a grid of tokens is broken."""
+        if self.scorer.images is None or not text:
+            return text
+        return imagetokens.drawn(self.scorer.images, text) or ""
+
     def encode(self, row: dict[str, Any], completion: str | None = None, least: int = 0) -> tuple[list[int], int]:
         """Token ids of a prompt, and how many more tokens the model reads after it and its completion.
 
@@ -87,11 +112,13 @@ class _Model:
             return False
         return True
 
-    def _log_likelihood(self, row: dict[str, Any]) -> float:
-        """Nats of the completion that the row holds."""
+    def _log_likelihood(self, state: State, action: str, next_state: State, history: Sequence[State]) -> float:
+        """Nats of the role's completion."""
+        before, after = self.write(state), self.write(next_state)
+        row = {"state": before, "action": action, "next_state": after, "history": [*map(self.write, history)]}
         self.encode(row, prompts.target(self.role, row, self.spec.prompt))
         given, target = ("action", "next_state") if self.role == "forward" else ("next_state", "action")
-        asked = {"state": row["state"], "given": row[given], "target": row[target], "history": row["history"]}
+        asked = {"state": before, "given": row[given], "target": row[target], "history": row["history"]}
         return score(self.scorer, self.role, [asked], self.spec.prompt, self.spec.chat_template_kwargs)[0][0]
 
 
@@ -109,7 +136,7 @@ class ForwardModel(_Model):
         history: Sequence[State] = (),
         seed: int = 0,
         max_new_tokens: int | None = None,
-    ) -> list[str]:
+    ) -> list[State]:
         """Next states.
 
         Args:
@@ -123,12 +150,33 @@ class ForwardModel(_Model):
                 What is cut off there is given back as it is, with a warning.
 
         Returns:
-            `n` texts; "" where a reply cannot be read (a change that does not fit the state), with a warning.
+            `n` states, of the kind that the model was trained on: texts, or parts with images as `data:` URIs
+            (`swirl.images.open_image` opens them). "" where a reply cannot be read (a change that does not fit the
+            state, a grid of image tokens that is none), with a warning.
 
         Raises:
             InputError: The prompt leaves no room for a reply in the model's context, or `n` or `temperature` is no
                 number to sample with.
         """
+        texts = self._predict(
+            self.write(state), action, n, temperature, [*map(self.write, history)], seed, max_new_tokens
+        )
+        states = [self.draw(text) for text in texts]
+        if "" in states:
+            logger.warning("%d of %d predicted states cannot be read and are empty", states.count(""), len(states))
+        return states
+
+    def _predict(
+        self,
+        state: str,
+        action: str,
+        n: int = 1,
+        temperature: float | None = None,
+        history: Sequence[str] = (),
+        seed: int = 0,
+        max_new_tokens: int | None = None,
+    ) -> list[str]:
+        """`predict`, of states that are written and as the model writes them."""
         if temperature is None:
             temperature = 0.0 if n == 1 else 1.0
         if n < 1 or temperature < 0:
@@ -148,8 +196,6 @@ class ForwardModel(_Model):
         if cut:
             logger.warning("%d of %d predicted states were cut off at the token limit", cut, len(replies))
         states = [prompts.parse_reply("forward", reply.text, self.spec.prompt, state) for reply in replies]
-        if "" in states:
-            logger.warning("%d of %d predicted states cannot be read and are empty", states.count(""), len(states))
         return states if temperature else states * n
 
     def log_likelihood(self, state: State, action: str, next_state: State, history: Sequence[State] = ()) -> float:
@@ -158,24 +204,25 @@ class ForwardModel(_Model):
         Raises:
             InputError: The two states and the action are longer than what the model reads.
         """
-        return self._log_likelihood({"state": state, "action": action, "next_state": next_state, "history": history})
+        return self._log_likelihood(state, action, next_state, history)
 
-    def imagine(self, state: State, actions: Sequence[str]) -> list[str]:
+    def imagine(self, state: State, actions: Sequence[str]) -> list[State]:
         """Next states of a list of actions, each predicted from the one before: len(actions) of them.
 
         Raises:
             InputError: A step's prompt leaves no room for a reply, or its reply cannot be read.
         """
-        states = [state_text(state)]
+        states, drawn = [self.write(state)], list[State]()
         for step, action in enumerate(actions, start=1):
             past = states[:-1][-self.recipe.data.history :] if self.recipe.data.history else ()
-            states += self.predict(states[-1], action, history=past)
-            if not states[-1]:
+            states += self._predict(states[-1], action, history=past)
+            drawn.append(self.draw(states[-1]))
+            if not drawn[-1]:
                 raise InputError(
                     f"step {step}, {action!r}: what the model wrote cannot be read as a next state; imagine fewer "
                     "steps, or train the model further"
                 )
-        return states[1:]
+        return drawn
 
 
 class InverseModel(_Model):
@@ -213,8 +260,8 @@ class InverseModel(_Model):
         Raises:
             InputError: `actions` is empty, or a prompt with its completion is longer than what the model reads.
         """
-        rows = [{"state": state, "next_state": next_state, "history": history}]
-        return candidates(self, rows, actions, n, seed)[0]
+        row = {"state": self.write(state), "next_state": self.write(next_state), "history": [*map(self.write, history)]}
+        return candidates(self, [row], actions, n, seed)[0]
 
     def log_likelihood(self, state: State, next_state: State, action: str, history: Sequence[State] = ()) -> float:
         """Nats of log P(action | state, next_state), the end of the reply included.
@@ -222,7 +269,7 @@ class InverseModel(_Model):
         Raises:
             InputError: The two states and the action are longer than what the model reads.
         """
-        return self._log_likelihood({"state": state, "action": action, "next_state": next_state, "history": history})
+        return self._log_likelihood(state, action, next_state, history)
 
 
 def candidates(

@@ -18,6 +18,7 @@ for line in check("run/data").lines():
 | `playing.py` | episodes of a world, in this process or in several |
 | `replay.py` | back to a moment of an episode that was played |
 | `branching.py` | what other actions would have led to, in a world that can be stepped |
+| `imaging.py` | images of a recording as tokens |
 | `pieces.py` | a recording under way, which a kill does not lose |
 | `splitting.py` | layouts to parts, the label budget, the four files of a run |
 | `checking.py` | what is in a recording or a split, and whether the split leaks |
@@ -27,6 +28,7 @@ for line in check("run/data").lines():
 from swirl.data.checking import check
 from swirl.data.collecting import collect
 from swirl.data.files import export, load, read
+from swirl.data.imaging import as_read
 from swirl.data.origin import Origin, origin_of
 from swirl.data.report import Lengths, Report
 from swirl.data.splitting import split
@@ -36,6 +38,7 @@ __all__ = [
     "Lengths",
     "Origin",
     "Report",
+    "as_read",
     "check",
     "collect",
     "conform",

@@ -22,7 +22,7 @@ from swirl.errors import InputError
 from swirl.imagetokens import ImageTokenizer
 from swirl.types import IMAGE, state_parts
 
-STATES = {"state": "frame", "next_state": "next_frame"}
+FRAMES = {"state": "frame", "next_state": "next_frame"}
 """Columns that are written as tokens, and where they are kept as they were."""
 ROWS = 1000
 """Rows that are written together."""
@@ -30,8 +30,24 @@ ROWS = 1000
 
 def has_images(table: pa.Table) -> bool:
     """Whether any state of a recording holds an image."""
-    held = (pc.any(pc.match_substring_regex(table[name], f"(?m)^{IMAGE}")).as_py() for name in STATES)
+    held = (pc.any(pc.match_substring_regex(table[name], f"(?m)^{IMAGE}")).as_py() for name in FRAMES)
     return any(held)
+
+
+def as_read(table: pa.Table, tokenizer: ImageTokenizer | None, where: str | Path) -> pa.Table:
+    """A recording as a model reads it: with its images written as tokens, where they are not yet.
+
+    Raises:
+        InputError: It holds images and the model reads none, or the other way round; or one cannot be read.
+    """
+    if tokenizer and FRAMES["state"] in table.column_names:
+        return table
+    if has_images(table) != (tokenizer is not None):
+        held, reads = ("images", "none") if tokenizer is None else ("no images", "some")
+        raise InputError(
+            f"{where}: its states hold {held}, and the model reads {reads}; give another recording or model"
+        )
+    return with_tokens(table, tokenizer) if tokenizer else table
 
 
 def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) -> dict[str, int]:
@@ -59,7 +75,7 @@ def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) 
         table = with_tokens(pq.read_table(frames / f"{name}.parquet"), tokenizer, f"write {name}")
         write_parquet(table, out / f"{name}.parquet", table.schema.metadata)
         if name in ("labelled", "state_only"):
-            texts = {text for column in STATES for text in table[column].unique().to_pylist()}
+            texts = {text for column in FRAMES for text in table[column].unique().to_pylist()}
             outside.update(*(tokenizer.pattern.sub("", text) for text in texts))
     imagetokens.note_outside(out / imagetokens.FOLDER, outside)
     return {"codes": len(tokenizer.tokens), "images": len(shown)}
@@ -82,7 +98,7 @@ def _tokenizer(shown: Sequence[str], spec: Images, seed: int, device: str) -> Im
 def _images(paths: Iterable[Path]) -> Iterator[str]:
     """Where the images of files' states are."""
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=list(STATES)):
+        for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=list(FRAMES)):
             for text in {text for column in batch.columns for text in column.to_pylist()}:
                 yield from (part["image"] for part in state_parts(text) if part["type"] == "image")
 
@@ -102,7 +118,7 @@ def with_tokens(table: pa.Table, tokenizer: ImageTokenizer, title: str = "write 
         InputError: An image cannot be read or written; its trajectory and step are named.
     """
     known: dict[str, str] = {}
-    chunks: dict[str, list[pa.Array]] = {name: [] for name in (*STATES, "history") if name in table.column_names}
+    chunks: dict[str, list[pa.Array]] = {name: [] for name in (*FRAMES, "history") if name in table.column_names}
     with progress.bar(title, table.num_rows) as bar:
         for start in range(0, table.num_rows, ROWS):
             rows = table.slice(start, ROWS)
@@ -115,7 +131,7 @@ def with_tokens(table: pa.Table, tokenizer: ImageTokenizer, title: str = "write 
                     else pa.array([known[text] for text in column], pa.string())
                 )
             bar.advance(rows.num_rows)
-    for name, kept in STATES.items():
+    for name, kept in FRAMES.items():
         table = table.append_column(kept, table[name])
     for name, into in chunks.items():
         kind = pa.list_(pa.string()) if name == "history" else pa.string()
@@ -125,7 +141,7 @@ def with_tokens(table: pa.Table, tokenizer: ImageTokenizer, title: str = "write 
 
 def _learn(rows: pa.Table, tokenizer: ImageTokenizer, known: dict[str, str]) -> None:
     """Write the states of some rows that are not known yet."""
-    columns = [rows[name].to_pylist() for name in STATES]
+    columns = [rows[name].to_pylist() for name in FRAMES]
     if "history" in rows.column_names:
         columns += rows["history"].to_pylist()
     new = list(dict.fromkeys(text for texts in columns for text in texts if text not in known))

@@ -18,8 +18,10 @@ from swirl.data.origin import Origin
 from swirl.data.replay import seed_of
 from swirl.errors import InputError
 from swirl.eval import rows
+from swirl.imagetokens import ImageTokenizer
 from swirl.types import state_text
 from swirl.worlds.base import World
+from swirl.worlds.written import WrittenWorld
 
 Rows = rows.Rows
 
@@ -72,8 +74,8 @@ class Replay:
         return out
 
 
-def replay_of(path: Path) -> Replay:
-    """The world of a recording.
+def replay_of(path: Path, images: ImageTokenizer | None = None) -> Replay:
+    """The world of a recording, its images written by a tokenizer.
 
     Raises:
         InputError: The recording does not say where it comes from, or its world is not a function of seed and actions.
@@ -89,7 +91,7 @@ def replay_of(path: Path) -> Replay:
     if not (world.complete and world.repeatable):
         world.close()
         raise InputError(f"{path}: the world {origin.world!r} as recorded cannot be played again step by step")
-    return Replay(world, origin)
+    return Replay(WrittenWorld(world, images) if images else world, origin)
 
 
 def equivalence(

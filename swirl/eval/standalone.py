@@ -10,6 +10,7 @@ What is measured beyond one step is in `suite`.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from swirl import data as recordings
-from swirl import labelling, metrics, progress, prompts, similarity
+from swirl import imagetokens, labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
+from swirl.data.imaging import FRAMES
 from swirl.errors import InputError
 from swirl.eval import held_out, suite
 from swirl.eval.judge import Judge
@@ -75,7 +77,7 @@ def evaluate(
     forward_model = load_forward(forward, device) if forward else None
     inverse_model = load_inverse(inverse, device) if inverse else None
     models = [model for model in (forward_model, inverse_model) if model]
-    rows = read_rows(data, max(model.recipe.data.history for model in models))
+    rows = read_rows(data, models)
     labelled = [row for row in rows if row["action"] is not None]
     if not labelled and len(models) < 2:
         raise InputError(f"{data}: none of its {len(rows)} rows has an action; the cycle needs none, but both models")
@@ -89,7 +91,7 @@ def evaluate(
     most = drawn.evaluation.max_rows if max_rows is None else max_rows
     picked = _draw(labelled or rows, most, drawn.data.seed)
     found = [_count("rows_without_action", len(rows) - len(labelled), len(rows)), _count("rows_scored", len(picked))]
-    with suite.replaying(data, chosen, optional=parts == "all") as replay:
+    with suite.replaying(data, chosen, optional=parts == "all", images=models[0].scorer.images) as replay:
         predictions: dict[Role, list[str]] = {}
         for model in models:
             metrics_found, predictions[model.role] = _measure(
@@ -106,14 +108,23 @@ def evaluate(
     return found
 
 
-def read_rows(path: str | Path, history: int) -> Rows:
-    """The rows of a recording, with `history` earlier states each; a file's own histories are taken as they are."""
+def read_rows(path: str | Path, models: Sequence[ForwardModel | InverseModel]) -> Rows:
+    """The rows of a recording as models read them, with as many earlier states; a file's own histories are taken."""
+    history = max(model.recipe.data.history for model in models)
     table = recordings.read(path)
-    if history and Path(path).suffix == ".parquet" and "history" in pq.read_schema(path).names:
-        table = table.append_column("history", pq.read_table(path, columns=["history"])["history"])
-    elif history:
+    own = pq.read_schema(path).names if Path(path).suffix == ".parquet" else []
+    kept = [name for name in ("history" if history else "", *FRAMES.values()) if name in own]
+    for name, column in zip(kept, pq.read_table(path, columns=kept).columns if kept else (), strict=True):
+        table = table.append_column(name, column)
+    if history and "history" not in kept:
         table = recordings.with_history(table, history)
-    return table.to_pylist()
+    if len({carried and imagetokens.fingerprint(carried) for carried in map(_images, models)}) > 1:
+        raise InputError("the two models were trained with different image tokenizers; measure them one by one")
+    return recordings.as_read(table, models[0].scorer.images, path).to_pylist()
+
+
+def _images(model: ForwardModel | InverseModel) -> Path | None:
+    return imagetokens.carried(model.checkpoint)
 
 
 def _draw(rows: Rows, most: int, seed: int) -> Rows:

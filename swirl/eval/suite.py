@@ -25,6 +25,7 @@ from swirl import metrics, progress
 from swirl.api import ForwardModel, InverseModel
 from swirl.errors import InputError, MissingPartError
 from swirl.eval import held_out, knowledge, planning, real, rollouts, rows, trust
+from swirl.imagetokens import ImageTokenizer
 from swirl.types import Role
 from swirl.worlds.base import unknown
 
@@ -88,13 +89,16 @@ def parse(names: str | None, given: Sequence[Role]) -> tuple[str, ...]:
 
 
 @contextmanager
-def replaying(path: str | Path, parts: Sequence[str], optional: bool) -> Iterator[real.Replay | None]:
+def replaying(
+    path: str | Path, parts: Sequence[str], optional: bool, images: ImageTokenizer | None = None
+) -> Iterator[real.Replay | None]:
     """The world of a recording, while it is open; `None` where it is of no use.
 
     Args:
         path: The recording.
         parts: Parts that are to be measured.
         optional: Whether `real` is left out, with a warning, where the recording does not allow it.
+        images: Writes the world's images as the models read them.
 
     Raises:
         InputError: `real` is measured, and the recording does not allow it.
@@ -102,7 +106,7 @@ def replaying(path: str | Path, parts: Sequence[str], optional: bool) -> Iterato
     """
     replay = None
     try:
-        replay = real.replay_of(Path(path)) if {"knowledge", "trust", "real"} & set(parts) else None
+        replay = real.replay_of(Path(path), images) if {"knowledge", "trust", "real"} & set(parts) else None
     except (InputError, MissingPartError) as error:
         if "real" in parts and not optional:
             raise

@@ -10,7 +10,15 @@
 | `restriction.py` | which tokens a reply may have |
 """
 
-from swirl.imagetokens.base import FOLDER, ImageTokenizer, carried, drawn, fingerprint, load, written
+from swirl.imagetokens.base import (
+    FOLDER,
+    ImageTokenizer,
+    carried,
+    drawn,
+    fingerprint,
+    load,
+    written,
+)
 from swirl.imagetokens.restriction import note_outside, outside, suppressed
 
 __all__ = [

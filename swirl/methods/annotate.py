@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from swirl import api, posterior
 from swirl import data as recordings
 from swirl.data.files import JSONL
+from swirl.data.imaging import FRAMES
 from swirl.data.streaming import own_columns, own_names, own_schema, writing
 from swirl.data.table import CHUNK, INFERRED, SCHEMA
 from swirl.errors import InputError
@@ -97,6 +98,7 @@ def label(
     belief = _belief(inverse, model, actions, n, seed, verifier)
     history = model.recipe.data.history
     table = recordings.with_history(table, history) if history else table
+    table = recordings.as_read(table, model.scorer.images, data)
     least = (belief or Posterior()).least()
     known: dict[bytes, list[Candidate]] = {}
     counts = dict.fromkeys(("rows", "kept", "inferred", "unreadable"), 0)
@@ -160,7 +162,8 @@ def _annotated(
     row: dict[str, Any], own: dict[str, Any], group: Sequence[Candidate], belief: Posterior | None, listed: bool
 ) -> dict[str, Any]:
     """The row with the user's own columns and those of `ADDED`."""
-    row = {name: row[name] for name in SCHEMA.names} | own | dict.fromkeys(ADDED.names)
+    row = {name: row[FRAMES[name] if FRAMES.get(name) in row else name] for name in SCHEMA.names}
+    row |= own | dict.fromkeys(ADDED.names)
     if row["action"] is not None or not group:
         return {**row, "inferred": False}
     chooser = belief or Posterior()

@@ -28,6 +28,7 @@ from swirl.data.replay import seed_of
 from swirl.errors import InputError
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
+from swirl.worlds.written import WrittenWorld
 
 
 def early_experience(run: Runner, pair: Pair) -> Pair:
@@ -74,7 +75,7 @@ def _play(run: Runner) -> Tried:
         progress.bar("early-experience-play", settings.transitions) as bar,
     ):
         found = branch(
-            world,
+            WrittenWorld(world, run.images) if run.images else world,
             [seeds[i] for i in order],
             layouts,
             turns_of(shares_of(world.behaviours, data.behaviours or None)),
