@@ -148,9 +148,9 @@ def _add_data_commands(commands: Any) -> None:
         commands,
         "import",
         "Turn logs, tables, snapshots or a public data set into a recording.",
-        "Formats: table, chat, toolbench, mind2web, minari, snapshots; see docs/importing.md.",
+        "Formats: table, chat, toolbench, mind2web, minari, snapshots, video, pairs; see docs/importing.md.",
     )
-    sub.add_argument("format", metavar="FORMAT", help="what the sources are")
+    sub.add_argument("kind", metavar="FORMAT", help="what the sources are")
     sub.add_argument("source", nargs="+", metavar="SOURCE", help="a file or a folder; minari: a folder or a local id")
     sub.add_argument("--out", required=True, help="the Parquet file")
     sub.add_argument(
@@ -162,6 +162,17 @@ def _add_data_commands(commands: Any) -> None:
         metavar="WHAT",
         help="chat, toolbench: the tool's output, or the conversation with it (default: %(default)s)",
     )
+    sub.add_argument("--format", metavar="WHOSE", help="pairs: aurora, pico-banana or bytemorph")
+    sub.add_argument("--size", metavar="WxH", help="table, pairs, video: stretch each image to this many pixels")
+    sub.add_argument("--stride", type=int, metavar="FRAMES", help="video: a state is every so manieth (default: 1)")
+    sub.add_argument(
+        "--scene-cut", type=float, metavar="0..255", help="video: mean difference that ends a trajectory (default: 50)"
+    )
+    sub.add_argument(
+        "--min-change", type=float, metavar="0..255", help="video: mean difference that is no change (default: 0)"
+    )
+    sub.add_argument("--start", type=float, metavar="SECONDS", help="video: where in each clip to begin")
+    sub.add_argument("--end", type=float, metavar="SECONDS", help="video: where in each clip to end")
     sub.add_argument("--drop-actions", action="store_true", help="write no action")
     sub.add_argument("--labels", metavar="N|P%", help="keep so many actions, of each type its share".replace("%", "%%"))
     sub.add_argument("--seed", type=int, default=0, help="chooses which actions are kept (default: %(default)s)")

@@ -119,6 +119,10 @@ def _share(text: str) -> tuple[str, float]:
         raise InputError(f"--behaviour {text}: expected NAME or NAME=SHARE") from None
 
 
+FOR_IMAGES = ("format", "stride", "scene_cut", "min_change", "start", "end")
+"""Options of an import that only video and pairs of images have."""
+
+
 def _import(a: argparse.Namespace) -> None:
     from swirl import importers
 
@@ -131,9 +135,11 @@ def _import(a: argparse.Namespace) -> None:
         max_state=a.max_state,
         too_long=a.too_long,
         strict=a.strict,
-        redact=a.format in importers.REDACTED if a.redact is None else a.redact,
+        redact=a.kind in importers.REDACTED if a.redact is None else a.redact,
+        size=None if a.size is None else importers.parse_size(a.size),
+        **{name: getattr(a, name) for name in FOR_IMAGES if getattr(a, name) is not None},
     )
-    counts = importers.import_recording(a.format, a.source, a.out, options)
+    counts = importers.import_recording(a.kind, a.source, a.out, options)
     print(f"{a.out}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
 
 

@@ -88,6 +88,11 @@ def data_uri(image: Image.Image) -> str:
     return f"{URI}png;base64,{base64.b64encode(png(image)).decode()}"
 
 
+def beside(recording: Path) -> Path:
+    """The folder that holds the images of a recording: `pairs.images` for `pairs.parquet`."""
+    return recording.with_name(f"{recording.stem}.images")
+
+
 def keep(image: Image.Image, folder: Path) -> str:
     """Put an image into a folder, under the hash of its size and pixels, unless it is there.
 

@@ -11,6 +11,7 @@ for line in check("run/data").lines():
 | file | what it does |
 |---|---|
 | `table.py` | the schema of a recording, its validation, histories |
+| `parts.py` | states given as content parts, where their images lie |
 | `files.py` | Parquet and JSONL in and out; a file is whole or absent |
 | `streaming.py` | rewrite a recording piece by piece, with the user's own columns |
 | `collecting.py` | play a world and stream its transitions to a file |
@@ -22,6 +23,7 @@ for line in check("run/data").lines():
 | `pieces.py` | a recording under way, which a kill does not lose |
 | `splitting.py` | layouts to parts, the label budget, the four files of a run |
 | `checking.py` | what is in a recording or a split, and whether the split leaks |
+| `looking.py` | whether the images in states can be opened |
 | `report.py` | what `checking.py` found, as data and as lines |
 """
 

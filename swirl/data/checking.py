@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from swirl import changes
 from swirl.config import Data
 from swirl.data.files import read, read_part
+from swirl.data.looking import look
 from swirl.data.report import Lengths, Overlap, Report
 from swirl.data.splitting import PARTS, layouts, parted
 from swirl.data.table import codes, is_partial, pairs, pc, trajectory_order
@@ -56,6 +57,9 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
     tokens, too_long = _token_lengths(table, written, tokenizer, context)
     names = [f"{name}:{row}" for name, rows in tables.items() for row in range(1, rows.num_rows + 1)]
     problems, notes = ([], []) if path.is_dir() else _by_training(table, state, next_state)
+    images, broken = look(table, names)
+    if images is not None and len(images.sizes) > 1:
+        notes.append(f"images of {len(images.sizes):,} sizes; to make them one, import with --size WxH")
     return Report(
         rows=table.num_rows,
         trajectories=pc.count_distinct(table["trajectory"]).as_py(),
@@ -78,6 +82,7 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
         context=context if tokenizer else None,
         too_long=len(too_long),
         too_long_rows=tuple(names[row] for row in too_long[:FEW].tolist()),
+        images=images,
         partial=partial,
         parts={} if part is None else {name: int((part == name).sum()) for name in dict.fromkeys(part.tolist())},
         overlaps=overlaps,
@@ -85,6 +90,7 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
             *_hidden_columns(path),
             *(_shared_transitions(path, overlaps) if partial else _shared_states(overlaps)),
             *problems,
+            *broken,
         ),
         notes=tuple(notes),
     )

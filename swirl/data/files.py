@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl.data.table import CHUNK, INFERRED, REQUIRED, SCHEMA, conform, parts_text
+from swirl.data.parts import parts_text, with_absolute_images
+from swirl.data.table import CHUNK, INFERRED, REQUIRED, SCHEMA, conform
 from swirl.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read(path: str | Path, say_left_out: bool = True) -> pa.Table:
-    """A recording, validated: the columns of `SCHEMA`, in the order of the file.
+    """A recording, validated: the columns of `SCHEMA`, in the order of the file; the paths of images are absolute.
 
     `state` and `next_state` are required. Without `trajectory` every row is its own; without `step` the rows of a
     trajectory are in order. The other columns are filled with null or False. Columns that are not ours are left out
@@ -132,7 +133,11 @@ def _read(path: Path, allow_empty: bool, say_left_out: bool) -> pa.Table:
     extra = sorted(names.difference(SCHEMA.names, OURS))
     if extra and say_left_out:
         logger.warning("%s: left out %d columns that are not used: %s", path.name, len(extra), ", ".join(extra))
-    return conform(table, path.name, lines, allow_empty)
+    table = conform(table, path.name, lines, allow_empty)
+    for name in REQUIRED:
+        column = with_absolute_images(table[name], path.parent)
+        table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), column)
+    return table
 
 
 @contextmanager

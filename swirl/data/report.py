@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+SIZES = 5  # sizes of images that are printed
 WIDEST = 100  # characters of an action that are printed
 
 
@@ -32,6 +33,21 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Images:
+    """The images in states.
+
+    Attributes:
+        shown: How often a state or a next state shows one.
+        distinct: How many there are, told apart by where they lie.
+        sizes: Width and height as in "64x48" -> how many have it.
+    """
+
+    shown: int
+    distinct: int
+    sizes: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Report:
     """What `check` found.
 
@@ -54,6 +70,7 @@ class Report:
         context: The context window, in tokens, or `None`.
         too_long: Rows whose state, action and next state together exceed the context window.
         too_long_rows: The first of them, as "name:row".
+        images: What images the states show; `None` where they are text alone.
         partial: Whether states do not say everything that the next one depends on, as the column `partial` has it.
         parts: Rows of each part; empty for a recording that is not split.
         overlaps: For "test" and "validation", what of it occurs in training.
@@ -77,6 +94,7 @@ class Report:
     context: int | None
     too_long: int
     too_long_rows: tuple[str, ...]
+    images: Images | None
     partial: bool
     parts: dict[str, int]
     overlaps: dict[str, Overlap]
@@ -102,6 +120,11 @@ class Report:
         if self.context is not None:
             rows = f": {', '.join(self.too_long_rows)}" if self.too_long else ""
             lines.append(f"too long          {self.too_long:,} rows exceed {self.context:,} tokens{rows}")
+        if self.images is not None:
+            sizes = ", ".join(f"{size}: {count:,}" for size, count in list(self.images.sizes.items())[:SIZES])
+            lines.append(
+                f"images            {self.images.shown:,} in states, {self.images.distinct:,} distinct ({sizes})"
+            )
         if self.partial:
             lines.append("partial           yes: shared states are no leak here, shared transitions are")
         lines += [f"part              {name}: {rows:,}" for name, rows in self.parts.items()]

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from swirl.data.parts import is_struct, parts_text
 from swirl.errors import InputError
-from swirl.types import COLUMNS, SPLITS, state_text
+from swirl.types import COLUMNS, SPLITS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, so a type checker sees none of them
 
@@ -36,27 +37,8 @@ _TYPES = {
 SCHEMA = pa.schema([(name, _TYPES[name]) for name in (*COLUMNS, "layout", "partial")])
 REQUIRED = ("state", "next_state")
 INFERRED = "inferred"  # a column that `swirl label` writes: true where a model wrote the action
+PIECE = 100  # rows whose images are in memory twice
 CHUNK = 10_000  # rows: of a row group, and of whatever else is done in pieces to bound the memory
-
-
-def parts_text(parts: list, where: str, column: str) -> str:
-    """The text of a state that is given as content parts.
-
-    Raises:
-        InputError: A part is not text.
-    """
-    for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        if kind in ("image", "image_url"):
-            raise InputError(
-                f"{where}: {column} holds an image part, and images are not supported by this version; "
-                "give the state as text"
-            )
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise InputError(
-                f'{where}: {column} holds a part of kind {kind!r}, expected {{"type": "text", "text": "..."}}'
-            )
-    return state_text(parts)
 
 
 def conform(table: pa.Table, source: str, lines: np.ndarray | None = None, allow_empty: bool = False) -> pa.Table:
@@ -131,12 +113,9 @@ def _cast(column: pa.ChunkedArray, name: str, source: str, where: Callable[[int]
     kind, target = column.type, _TYPES[name]
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if name in REQUIRED and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        texts = [
-            value if value is None else parts_text(value, where(row), name)
-            for row, value in enumerate(column.to_pylist())
-        ]
-        return pa.chunked_array([pa.array(texts, pa.string())])
+    image = pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+    if name in REQUIRED and (pa.types.is_list(kind) or pa.types.is_large_list(kind) or image):
+        return _of_parts(column, name, where)
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     number = pa.types.is_integer(kind)
     fits = pa.types.is_null(kind) or {
@@ -158,6 +137,19 @@ def _cast(column: pa.ChunkedArray, name: str, source: str, where: Callable[[int]
     if name == "reward":  # pandas writes a missing number as NaN
         return pc.if_else(pc.is_nan(cast), pa.scalar(None, target), cast)
     return pc.fill_null(cast, False) if pa.types.is_boolean(target) else cast
+
+
+def _of_parts(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> pa.ChunkedArray:
+    """The texts of states that are content parts, or an image each; a few rows at a time, since images are large."""
+    texts = []
+    for start in range(0, len(column), PIECE):
+        values = column.slice(start, PIECE).to_pylist()
+        for row, value in enumerate(values, start):
+            if value is not None:
+                parts = [{"type": "image", "image": value}] if is_struct(value) else value
+                values[row - start] = parts_text(parts, where(row), name)
+        texts.append(pa.array(values, pa.string()))
+    return pa.chunked_array(texts, pa.string())
 
 
 def _first_line(error: Exception) -> str:

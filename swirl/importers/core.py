@@ -19,6 +19,7 @@ from swirl import progress
 from swirl.data.files import replacing
 from swirl.data.table import CHUNK, SCHEMA
 from swirl.errors import InputError
+from swirl.importers import frames
 from swirl.importers.budget import Labels
 from swirl.importers.context import NEXT_STATES, SHOWN, Context, Options
 from swirl.importers.cutting import POLICIES, shortened
@@ -34,11 +35,21 @@ FORMATS = {
     "mind2web": "task files of Mind2Web",
     "minari": "a Minari dataset",
     "snapshots": "a folder of numbered text or HTML files",
+    "video": "video files, without actions",
+    "pairs": "pairs of images with an instruction: AURORA, Pico-Banana-400K, ByteMorph",
 }
 """Name of a format, which is that of its module -> what it reads."""
 
 REDACTED = frozenset(["chat", "toolbench"])
 """Formats in which secrets are masked unless the user says otherwise."""
+
+ONLY: dict[str, tuple[str, ...]] = {
+    "columns": ("table",),
+    "format": ("pairs",),
+    "size": ("table", "pairs", "video"),
+    **dict.fromkeys(("stride", "scene_cut", "min_change", "start", "end"), ("video",)),
+}
+"""Options that not every format reads, and those that do."""
 
 GROUP = 1 << 26  # characters of a row group: long states must not add up to a large memory
 
@@ -68,8 +79,12 @@ def import_recording(
     _check(form, out, options)
     module = import_module(f"swirl.importers.{form}")
     labels = Labels()
-    with replacing(out) as part, progress.bar(f"import {form}, %", 100) as bar:
-        context = Context(options, bar)
+    with (
+        replacing(out) as part,
+        frames.beside(out) as kept_images,
+        progress.bar(f"import {form}, %", 100) as bar,
+    ):
+        context = Context(options, bar, kept_images)
         with _writing(part) as write:
             for row in _admitted(module.read(sources, context), context):
                 if row.action is not None and options.labels is not None:
@@ -81,8 +96,10 @@ def import_recording(
             raise InputError(_nothing(sources, context))
         if options.labels is not None:
             kept = labels.kept(options.labels)
-            _keep(part, kept)
+            _rewrite(part, lambda table, start: _with_labels(table, start, kept))
             context.counts["labels"] = len(kept)
+        if context.same_layout:
+            _rewrite(part, lambda table, _: _with_layouts(table, context.layout))
     _tell(context)
     return {name: context.counts[name] for name in ("transitions", "trajectories", "labels", "malformed")} | {
         name: count for name, count in context.counts.items() if count
@@ -102,8 +119,10 @@ def _check(form: str, out: Path, options: Options) -> None:
         raise InputError(f"--max-state {options.max_state}: expected a number of characters above 0")
     if options.drop_actions and options.labels is not None:
         raise InputError("--drop-actions leaves no label for --labels to choose; give one of them")
-    if options.columns and form != "table":
-        raise InputError(f"--column: format {form!r} has no columns to name; only table has")
+    for name, forms in ONLY.items():
+        if form not in forms and getattr(options, name) != getattr(Options(), name):
+            flag = name.replace("columns", "column").replace("_", "-")
+            raise InputError(f"--{flag} is for {', '.join(forms)}; format {form!r} does not read it")
 
 
 def _admitted(items: Iterable[Row | Fault], context: Context) -> Iterator[Row]:
@@ -163,21 +182,32 @@ def _writing(path: Path) -> Iterator[Callable[[Row], None]]:
             flush()
 
 
-def _keep(path: Path, kept: np.ndarray) -> None:
-    """Rewrite a recording without the actions of all but the given rows."""
-    other = path.with_name(f"{path.name}.labels")
+def _rewrite(path: Path, change: Callable[[pa.Table, int], pa.Table]) -> None:
+    """Rewrite a recording by groups of rows; `change` is given a group and the number of its first row."""
+    other = path.with_name(f"{path.name}.again")
     try:
         with pq.ParquetFile(path) as file, pq.ParquetWriter(other, SCHEMA, compression="zstd") as writer:
             start = 0
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
-                mask = np.isin(np.arange(start, start + table.num_rows), kept)
-                actions = pa.array(table["action"].to_pylist(), pa.string(), mask=~mask)
-                writer.write_table(table.set_column(SCHEMA.get_field_index("action"), "action", actions))
+                writer.write_table(change(table, start))
                 start += table.num_rows
         other.replace(path)
     finally:
         other.unlink(missing_ok=True)
+
+
+def _with_labels(table: pa.Table, start: int, kept: np.ndarray) -> pa.Table:
+    """The rows without the actions of all but the given ones."""
+    mask = np.isin(np.arange(start, start + table.num_rows), kept)
+    actions = pa.array(table["action"].to_pylist(), pa.string(), mask=~mask)
+    return table.set_column(SCHEMA.get_field_index("action"), "action", actions)
+
+
+def _with_layouts(table: pa.Table, name: Callable[[str], str]) -> pa.Table:
+    """The rows with one name for all layouts that are the same."""
+    layouts = pa.array([name(layout) for layout in table["layout"].to_pylist()], pa.string())
+    return table.set_column(SCHEMA.get_field_index("layout"), "layout", layouts)
 
 
 def _nothing(sources: list[str], context: Context) -> str:

@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 
 from swirl.errors import InputError
 from swirl.importers.rows import Row
+from swirl.types import IMAGE
 
 POLICIES = ("error", "skip", "truncate-head", "truncate-tail", "truncate-unchanged")
 
@@ -24,7 +25,7 @@ def shortened(row: Row, longest: int, policy: str) -> bool | None:
         itself.
 
     Raises:
-        InputError: The policy is `error` and a state is longer.
+        InputError: The policy is `error` and a state is longer; or it would cut the path of an image.
     """
     if max(len(row.state), len(row.next_state)) <= longest:
         return False
@@ -36,6 +37,8 @@ def shortened(row: Row, longest: int, policy: str) -> bool | None:
         )
     if policy == "skip":
         return None
+    if IMAGE in row.state or IMAGE in row.next_state:
+        raise InputError(f"{row.where}: a state with images cannot be cut; raise --max-state, or give --too-long skip")
     if policy == "truncate-unchanged" and row.state != row.next_state:
         return _near_changes(row, longest)
     # Where nothing changes, no line is near a change: the end is dropped.

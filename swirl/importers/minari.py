@@ -122,7 +122,7 @@ def _lines(value: Any, name: str = "value") -> str:
         return "\n".join(f"{key} {_indented(_lines(entry, ''))}" for key, entry in entries)
     array = np.asarray(value)
     if array.dtype == np.uint8 and array.ndim == 3:
-        raise InputError("the observations are pictures, and images are not supported by this version")
+        raise InputError("the observations are pictures; write each to a file, and import a table of image parts")
     if array.ndim == 0:
         return f"{name} {_number(array[()])}".strip()
     if array.ndim == 1:

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl.data.files import JSON_TYPES, OURS, checked
+from swirl.data.parts import is_struct
 from swirl.data.table import CHUNK, INFERRED, REQUIRED, SCHEMA
 from swirl.errors import InputError
 from swirl.importers import cells
 from swirl.importers.context import Context
 from swirl.importers.rows import TOGETHER, Fault, Row
 from swirl.importers.sources import JSON, Source, Value, files, values
-from swirl.types import state_text
 from swirl.worlds.base import unknown
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,10 @@ def read(paths: list[str], context: Context) -> Iterator[Row | Fault]:
     columns = _Columns(context)
     total = len(sources) + len(saved)
     for number, source in enumerate([*sources, *saved]):
+        folder = source if isinstance(source, Path) else source.path.parent
         try:
             for item in _items(source, lambda share, n=number: context.reached((n + share) / total), columns):
-                yield item if isinstance(item, Fault) else columns.row(item)
+                yield item if isinstance(item, Fault) else columns.row(item, folder)
         except Unusable as error:
             yield Fault(source.name, str(error))
         context.reached((number + 1) / total)
@@ -91,8 +92,8 @@ class _Columns:
         """Whether a JSON value is a row."""
         return isinstance(value, dict) and all(self.renamed[name] in value for name in REQUIRED)
 
-    def row(self, item: Value) -> Row | Fault:
-        """The row, or what is wrong with it."""
+    def row(self, item: Value, folder: Path) -> Row | Fault:
+        """The row, or what is wrong with it; paths of images are relative to `folder`."""
         if not isinstance(item.value, dict):
             return Fault(
                 item.where, f"got a JSON {type(item.value).__name__}, expected an object with state, next_state"
@@ -105,7 +106,9 @@ class _Columns:
                 return Fault(item.where, f"{name} is empty, expected text")
         found = {ours: item.value[theirs] for ours, theirs in self.renamed.items() if theirs in item.value}
         for name in REQUIRED:
-            if isinstance(found[name], dict):
+            if is_struct(found[name]):
+                found[name] = [{"type": "image", "image": found[name]}]
+            elif isinstance(found[name], dict):
                 found[name] = "\n".join(sorted(_entries(found[name])))
             elif isinstance(found[name], list) and not all(isinstance(part, dict) for part in found[name]):
                 what = "is a list, expected text or an object; join it to text, or give its entries names"
@@ -117,15 +120,16 @@ class _Columns:
             found["action"] = TOGETHER.join(action for action in actions if action.strip())
         try:
             known = checked(found, item.where)
+            for name in REQUIRED:
+                known[name] = self._context.state(known[name], folder)
         except InputError as error:
             return Fault(item.where, str(error).removeprefix(f"{item.where}: "))
         if known.get("step") is not None and known.get("trajectory") is None:
             return Fault(item.where, "a step without a trajectory")
         if known.pop(INFERRED, False) and known.pop("action", None):
             self._context.counts["inferred actions left out"] += 1
-        for name in (*REQUIRED, "action"):
-            if known.get(name):
-                known[name] = self._context.text(state_text(known[name]))
+        if known.get("action"):
+            known["action"] = self._context.text(known["action"])
         return Row(item.where, **known)
 
     def tell(self) -> None:

@@ -104,7 +104,9 @@ def test_without_a_policy_it_is_an_error(tmp_path):
         ("chat", "o.parquet", {"next_state": "all"}, "unknown --next-state"),
         ("table", "o.parquet", {"max_state": 0}, "above 0"),
         ("table", "o.parquet", {"drop_actions": True, "labels": 3}, "give one of them"),
-        ("chat", "o.parquet", {"columns": {"state": "x"}}, "only table has"),
+        ("chat", "o.parquet", {"columns": {"state": "x"}}, "--column is for table; format 'chat' does not"),
+        ("table", "o.parquet", {"scene_cut": 3.0}, "--scene-cut is for video; format 'table' does not read it"),
+        ("chat", "o.parquet", {"size": (8, 8)}, "--size is for table, pairs, video; format 'chat'"),
         ("table", "o.parquet", {"labels": 41}, "--labels 41, but 40 transitions have an action"),
     ],
 )

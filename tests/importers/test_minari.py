@@ -31,7 +31,7 @@ def test_observations_as_text(value, text):
 
 
 def test_pictures_are_refused():
-    with pytest.raises(InputError, match="images are not supported"):
+    with pytest.raises(InputError, match="the observations are pictures; write each to a file"):
         importer._lines(np.zeros((8, 8, 3), np.uint8))
 
 

@@ -1,0 +1,59 @@
+"""The images in the states of a recording: whether each can be opened, and its size.
+
+Each is opened once, one at a time; which have been seen is remembered as 8 bytes.
+"""
+
+from collections import Counter
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+
+from swirl import progress
+from swirl.data.parts import pc
+from swirl.data.report import Images
+from swirl.errors import InputError
+from swirl.images import open_image
+from swirl.types import IMAGE, state_parts
+
+FEW = 5  # images named that cannot be used
+
+
+def look(table: pa.Table, names: list[str]) -> tuple[Images | None, list[str]]:
+    """What images the states show, and what is wrong with some.
+
+    Args:
+        table: A recording, as `read` gives it.
+        names: What to call each row.
+
+    Returns:
+        What they are, or `None` where there is none; and problems, of which the first are named by their row.
+    """
+    shows = [pc.match_substring(table[name], IMAGE).to_numpy() for name in ("state", "next_state")]
+    rows = np.flatnonzero(shows[0] | shows[1])
+    if not len(rows):
+        return None, []
+    seen: set[bytes] = set()
+    shown, broken, sizes, problems = 0, 0, Counter[str](), []
+    with progress.bar("images of rows", len(rows)) as bar:
+        for row in rows.tolist():
+            for where in _images(table["state"][row].as_py(), table["next_state"][row].as_py()):
+                shown += 1
+                key = blake2b(where.encode(), digest_size=8).digest()
+                if key in seen:
+                    continue
+                seen.add(key)
+                try:
+                    image = open_image(where)
+                    sizes[f"{image.width}x{image.height}"] += 1
+                except InputError as error:
+                    broken += 1
+                    problems += [f"{names[row]}: {error}"] if broken <= FEW else []
+            bar.advance()
+    if broken > FEW:
+        problems.append(f"{broken - FEW:,} more images cannot be used")
+    return Images(shown, len(seen), dict(sizes.most_common())) if shown else None, problems
+
+
+def _images(*states: str) -> list[str]:
+    return [part["image"] for state in states for part in state_parts(state) if part["type"] == "image"]
