@@ -161,6 +161,10 @@ class ForwardModel(_Model):
         texts = self._predict(
             self.write(state), action, n, temperature, [*map(self.write, history)], seed, max_new_tokens
         )
+        return self._drawn(texts)
+
+    def _drawn(self, texts: Sequence[str]) -> list[State]:
+        """Predicted states as the user gets them."""
         states = [self.draw(text) for text in texts]
         if "" in states:
             logger.warning("%d of %d predicted states cannot be read and are empty", states.count(""), len(states))
@@ -216,7 +220,7 @@ class ForwardModel(_Model):
         for step, action in enumerate(actions, start=1):
             past = states[:-1][-self.recipe.data.history :] if self.recipe.data.history else ()
             states += self._predict(states[-1], action, history=past)
-            drawn.append(self.draw(states[-1]))
+            drawn += self._drawn(states[-1:])
             if not drawn[-1]:
                 raise InputError(
                     f"step {step}, {action!r}: what the model wrote cannot be read as a next state; imagine fewer "

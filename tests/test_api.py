@@ -174,7 +174,7 @@ def test_imagine_feeds_each_state_to_the_next_step(monkeypatch, forward):
         asked.append((state, action, list(history)))
         return [f"{state}, then {action}"]
 
-    monkeypatch.setattr(forward, "predict", predict)
+    monkeypatch.setattr(forward, "_predict", predict)
     assert forward.imagine(X, []) == []
     found = forward.imagine([{"type": "text", "text": "x"}], ["a", "b", "c"])
     assert found == ["x, then a", "x, then a, then b", "x, then a, then b, then c"]

@@ -37,6 +37,7 @@ FLOORS = {
             "images",
             "imagetokens",
             "image_metrics",
+            "image_similarity",
             "sheets",
         ],
         2,
