@@ -1,13 +1,14 @@
 """Crafter: survival on a map of grass, water, caves and creatures, seen from above, as frames of 64 x 64 pixels.
 
-The simulator is the `crafter` package. A state is the frame that it draws for players: 9 x 7 cells around the player, and
-below them what the player has. It is not complete: creatures move and things grow by chance, and the rest of the map is
-out of sight. By day every cell is a tile of 7 x 7 pixels; it darkens from step to step, from some 150 on with noise.
-`night=False` leaves it day.
+The simulator is the `crafter` package. A state is the frame that it draws for players: 9 x 7 cells around the player,
+and below them what the player has. It is not complete: creatures move and things grow by chance, and the rest of the
+map is out of sight. By day every cell is a tile of 7 x 7 pixels; the light changes from step to step, from some 150 on
+with noise. `night=False` leaves it day.
 
 Two departures from the package. Creatures are listed by place where one of them is drawn, since in their set's order
-the same seed and actions give different frames. And a map takes seconds to make, longer than an episode of a recording:
-so there are `areas` of them, each is made once, and an episode draws its chances anew on a copy. The layout is the area.
+the same seed and actions give different frames. And a map takes seconds to make, longer than an episode of a
+recording: so there are `areas` of them, each is made once, and an episode draws its chances anew on a copy. The layout
+is the area.
 
     swirl collect crafter --max-steps 200 --option areas=20
 """
