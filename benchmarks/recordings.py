@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "worlds.md"
 KEPT = ROOT / "benchmarks" / "results" / "recordings"
 LICENCES = {
+    "crafter": "MIT",
     "frozenlake": "MIT (Gymnasium)",
     "minigrid": "Apache-2.0",
     "scienceworld": "Apache-2.0",
@@ -55,6 +56,7 @@ def measure_world(name: str) -> dict[str, Any]:
         counts = data.collect(lambda: worlds.make(name), path, TRANSITIONS, max_steps=MAX_STEPS)
         seconds = time.perf_counter() - start
         report = check(path)
+        images = len(list(path.with_suffix(".images").glob("*.png")))
     return {
         "world": name,
         **counts,
@@ -62,6 +64,7 @@ def measure_world(name: str) -> dict[str, Any]:
         "changed": 1 - report.unchanged,
         "distinct_actions": report.distinct_actions,
         "characters": {what: [length.median, length.p95] for what, length in report.characters.items()},
+        "images": images,
         "licence": LICENCES[name],
     }
 
@@ -131,7 +134,7 @@ def page() -> str:
         [
             f["world"],
             f"{f['changed']:.0%}",
-            *("{} / {}".format(*f["characters"][what]) for what in ("state", "change", "action")),
+            *(_lengths(f, what) for what in ("state", "change", "action")),
             f"{f['distinct_actions']:,}",
             f"{f['per_second']:,.0f}" if f["per_second"] >= 10 else f"{f['per_second']:.1f}",
             f["licence"],
@@ -150,6 +153,12 @@ def page() -> str:
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n\n{_markdown(table)}\n{end}{rest.partition(end)[2]}"
     return text
+
+
+def _lengths(facts: dict[str, Any], what: str) -> str:
+    if facts.get("images") and what != "action":
+        return "image" if what == "state" else "–"
+    return "{} / {}".format(*facts["characters"][what])
 
 
 def _markdown(rows: list[list[str]]) -> str:

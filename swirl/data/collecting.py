@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from hashlib import blake2b
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from swirl import progress
+from swirl.data import frames
 from swirl.data.files import prepare
 from swirl.data.origin import Origin
 from swirl.data.pieces import Pieces, pieces
@@ -43,8 +45,9 @@ def collect(
     """Record exactly `transitions` transitions of a world to a Parquet file, with a progress bar.
 
     Memory does not grow with their number, and the file takes its name when it is complete; until then finished
-    pieces lie in a hidden folder beside it. The last trajectory is truncated where the number is reached. Where a
-    world skips an episode (`SkippedError`), the steps before it are kept, truncated, and the next episode is played.
+    pieces lie in a hidden folder beside it. Images of states are files in another one, see `swirl.data.frames`. The
+    last trajectory is truncated where the number is reached. Where a world skips an episode (`SkippedError`), the steps
+    before it are kept, truncated, and the next episode is played.
 
     Args:
         make: Builds the world; with several workers it is pickled, e.g. `functools.partial(worlds.make, "minigrid")`.
@@ -81,10 +84,11 @@ def collect(
         facts = json.dumps([key, shares, max_steps, seed])
         with pieces(path, None if key is None else blake2b(facts.encode()).hexdigest()) as recorded:
             turns = islice(enumerate(turns_of(shares)), recorded.next, None)
+            text = partial(frames.kept_text, waiting=recorded.images, name=frames.folder_of(path).name)
             if workers == 1:
-                played = play_here(world, turns, max_steps, seed)
+                played = play_here(world, turns, max_steps, seed, text)
             else:
-                played = play_apart(make, turns, max_steps, seed, workers)
+                played = play_apart(make, turns, max_steps, seed, text, workers)
             with closing(played):
                 _record(played, recorded, transitions)
             note = Origin(*origin, seed).metadata() if origin else None

@@ -6,6 +6,7 @@ is in two pieces, and none is in one twice.
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import durable, lock
-from swirl.data.files import replacing
+from swirl.data import frames
+from swirl.data.files import prepare, replacing
 from swirl.data.table import CHUNK, SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -34,10 +36,11 @@ class Pieces:
         rows: Transitions so far.
         next: Number of the next episode.
         skipped: Episodes that the world broke off.
+        images: Folder of the images of what is played, whether it will be part of the recording or not.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self.images = folder, folder / "images"
         self._files = sorted(folder.glob("[0-9]*.parquet"))
         self.rows = sum(pq.read_metadata(file).num_rows for file in self._files)
         note = json.loads(pq.read_schema(self._files[-1]).metadata[NOTE]) if self._files else {}
@@ -56,6 +59,8 @@ class Pieces:
     def save(self) -> None:
         """Put on the disk what is not there yet."""
         if self._waiting:
+            if self.images.is_dir():
+                os.sync()  # thousands of small files: one by one would take longer than to play them
             file = self._folder / f"{len(self._files):09d}.parquet"
             note = json.dumps({"next": self.next, "skipped": self.skipped})
             with replacing(file) as part:
@@ -65,7 +70,9 @@ class Pieces:
         self._waiting, self._since = [], time.monotonic()
 
     def join(self, path: Path, transitions: int, note: dict[bytes, bytes] | None = None) -> dict[str, int]:
-        """Write the first `transitions` transitions to their file; the last trajectory is truncated where it is cut.
+        """Write the first `transitions` transitions to their file, and move their images beside it.
+
+        The last trajectory is truncated where it is cut.
 
         Args:
             path: The file.
@@ -74,16 +81,26 @@ class Pieces:
 
         Returns:
             Counts: transitions, trajectories, layouts.
+
+        Raises:
+            InputError: The folder of the images cannot be made.
         """
         self.save()
         trajectories = 0
         layouts: set[str] = set()
         schema = RECORDING.with_metadata(note)
+        images = frames.folder_of(path)
+        if self.images.is_dir():
+            prepare(images / "*.png")
         with replacing(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
             for table in self._batches(transitions):
                 writer.write_table(table.replace_schema_metadata(note), row_group_size=CHUNK)
                 trajectories += table["step"].to_pylist().count(0)
                 layouts.update(table["layout"].unique().to_pylist())
+                for column in ("state", "next_state"):
+                    frames.move(table[column].unique().to_pylist(), self.images, images)
+            if self.images.is_dir():
+                durable.fsync(images)
         return {"transitions": transitions, "trajectories": trajectories, "layouts": len(layouts - {None})}
 
     def _batches(self, transitions: int) -> Iterator[pa.Table]:

@@ -20,9 +20,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from swirl.errors import InputError, SkippedError
-from swirl.types import State, state_text
+from swirl.types import State
 
 AHEAD = 4  # episodes per worker that are under way or wait for an earlier one
+
+Text = Callable[[State], str]
+"""What a recording says of a state; keeps its images. Several processes pickle it."""
 
 
 class Playable(Protocol):
@@ -82,7 +85,9 @@ Turn = tuple[int, str]
 """The number of an episode, and its behaviour."""
 
 
-def play_here(world: Playable, turns: Iterable[Turn], max_steps: int, seed: int) -> Generator[Episode, None, None]:
+def play_here(
+    world: Playable, turns: Iterable[Turn], max_steps: int, seed: int, text: Text
+) -> Generator[Episode, None, None]:
     """Play the turns in this process.
 
     Args:
@@ -90,13 +95,14 @@ def play_here(world: Playable, turns: Iterable[Turn], max_steps: int, seed: int)
         turns: May be endless.
         max_steps: Steps after which an episode is truncated.
         seed: Seed of everything that is drawn.
+        text: Of a state.
     """
     for turn in turns:
-        yield _play(world, turn, max_steps, seed)
+        yield _play(world, text, turn, max_steps, seed)
 
 
 def play_apart(
-    make: Callable[[], Playable], turns: Iterable[Turn], max_steps: int, seed: int, workers: int
+    make: Callable[[], Playable], turns: Iterable[Turn], max_steps: int, seed: int, text: Text, workers: int
 ) -> Generator[Episode, None, None]:
     """Play the turns in so many processes, and give the episodes in the order of the turns.
 
@@ -107,7 +113,7 @@ def play_apart(
         InputError: A process died.
     """
     # Spawned: a forked copy of a process that has threads, as ours has by now, can hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (make,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (make, text))
     waiting: deque[Future[Episode]] = deque()
     try:
         for turn in turns:
@@ -122,12 +128,12 @@ def play_apart(
         pool.shutdown(cancel_futures=True)
 
 
-def _play(world: Playable, turn: Turn, max_steps: int, seed: int) -> Episode:
+def _play(world: Playable, text: Text, turn: Turn, max_steps: int, seed: int) -> Episode:
     index, behaviour = turn
     rows: list[dict[str, Any]] = []
     skipped = ""
     try:
-        for row in _steps(world, index, behaviour, seed):
+        for row in _steps(world, text, index, behaviour, seed):
             rows.append(row)
             if len(rows) == max_steps:
                 break
@@ -138,17 +144,19 @@ def _play(world: Playable, turn: Turn, max_steps: int, seed: int) -> Episode:
     return Episode(index, rows, skipped)
 
 
-def _steps(world: Playable, index: int, behaviour: str, seed: int) -> Iterator[dict[str, Any]]:
+def _steps(world: Playable, text: Text, index: int, behaviour: str, seed: int) -> Iterator[dict[str, Any]]:
     """Rows of one trajectory, to its end."""
     start, rng = begin(seed, index)
     state, info = world.reset(start)
+    before = text(state)
     for step in count():
         action = world.act(behaviour, rng)
         next_state, reward, terminated, truncated, _ = world.step(action)
+        after = before if next_state == state else text(next_state)
         yield {
-            "state": state_text(state),
+            "state": before,
             "action": action,
-            "next_state": state_text(next_state),
+            "next_state": after,
             "trajectory": trajectory_name(index),
             "step": step,
             "terminated": bool(terminated),
@@ -161,7 +169,7 @@ def _steps(world: Playable, index: int, behaviour: str, seed: int) -> Iterator[d
         }
         if terminated or truncated:
             return
-        state = next_state
+        state, before = next_state, after
 
 
 def trajectory_name(index: int) -> str:
@@ -174,10 +182,10 @@ def trajectory_name(index: int) -> str:
 _player: Callable[..., Episode]
 
 
-def _begin(make: Callable[[], Playable]) -> None:
+def _begin(make: Callable[[], Playable], text: Text) -> None:
     global _player
     world = make()
-    _player = partial(_play, world)
+    _player = partial(_play, world, text)
     Finalize(None, world.close, exitpriority=0)  # a worker's ordinary exit; `atexit` is not run there
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_follow_parent, daemon=True).start()

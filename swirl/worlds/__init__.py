@@ -19,6 +19,7 @@ from swirl.worlds.base import World, check_world, unknown
 __all__ = ["WORLDS", "World", "availability", "behaviours", "check_world", "make", "options"]
 
 WORLDS = {
+    "crafter": "swirl.worlds.crafter:Crafter",
     "frozenlake": "swirl.worlds.frozenlake:FrozenLake",
     "minigrid": "swirl.worlds.minigrid:MiniGrid",
     "scienceworld": "swirl.worlds.scienceworld:ScienceWorld",

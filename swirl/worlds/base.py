@@ -1,10 +1,10 @@
 """What a world is (`World`), and an executable contract that every world passes (`check_world`).
 
-A world follows Gymnasium's conventions with text in place of arrays: states are `swirl.types.State`, actions are
-strings. What a forward model can learn from a recording is bounded by what a state says, so a world's state should be
-its *full* description: the next state is a function of the state and the action. A world that cannot promise this (it
-rolls dice, or hides rooms) says so: it is not `complete`. `check_world` refuses a world that breaks its word where
-that can be seen, after the manner of Gymnasium's `env_checker`:
+A world follows Gymnasium's conventions with text, or parts of text and images, in place of arrays: states are
+`swirl.types.State`, actions are strings. What a forward model can learn from a recording is bounded by what a state
+says, so a world's state should be its *full* description: the next state is a function of the state and the action. A
+world that cannot promise this (it rolls dice, or hides rooms) says so: it is not `complete`. `check_world` refuses a
+world that breaks its word where that can be seen, after the manner of Gymnasium's `env_checker`:
 
     check_world(make("minigrid"))
 """
@@ -16,18 +16,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from swirl import images
 from swirl.errors import InputError
 from swirl.types import State, state_text
 
 FEW = 10
 """Known names in an error, at most."""
+SHOWN = 600
+"""Characters of a state in an error, at most."""
 
 Step = tuple[State, float, bool, bool, dict[str, Any]]
 """What `World.step` returns: next state, reward, terminated, truncated, info."""
 
 
 class World(Protocol):
-    """Something that can be acted in and that describes itself in words.
+    """Something that can be acted in and that describes itself in words or images.
 
     Attributes:
         name: The world's key in `swirl.worlds.WORLDS`.
@@ -136,13 +139,33 @@ def _text(state: Any, where: str) -> str:
     """The text of a state that has been checked to be one."""
     parts = state if isinstance(state, list) else [{"type": "text", "text": state}]
     for part in parts:
-        text = part.get("text") if isinstance(part, dict) else None
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(text, str):
-            raise _broken(f"{where} gave {state!r}", "a string or a list of text parts", "return a State")
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in ("text", "image") or not isinstance(part.get(kind), str):
+            raise _broken(
+                f"{where} gave {_short(state)}", "a string or a list of text and image parts", "return a State"
+            )
+        if kind == "image":
+            _check_image(part[kind], where)
     text = state_text(state)
     if not text.strip():
         raise _broken(f"{where} gave an empty state", "a description of the world", "describe at least the agent")
     return text
+
+
+def _check_image(uri: str, where: str) -> None:
+    """An image is there wherever the state is, and can be opened."""
+    if not uri.startswith(images.URI):
+        raise _broken(f"{where} gave the image {_short(uri)}", "a data: URI", "return images.data_uri(image)")
+    try:
+        images.open_image(uri)
+    except InputError as error:
+        raise _broken(f"{where} gave an image that cannot be opened: {error}", "a whole one", "draw it anew") from error
+
+
+def _short(value: Any) -> str:
+    """How a value is shown; of a long one, such as an image, the beginning and the end."""
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else f"{shown[: SHOWN // 2]}…{shown[-SHOWN // 2 :]}"
 
 
 def _reset(world: World, seed: int) -> tuple[str, str]:
@@ -163,7 +186,7 @@ def _check_reset(world: World, seed: int) -> str:
     for what, one, two in zip(("state", "layout"), first, second, strict=True):
         if one != two and (world.repeatable or what == "layout"):
             raise _broken(
-                f"reset({seed}) gave the {what} {one!r}, then {two!r}",
+                f"reset({seed}) gave the {what} {_short(one)}, then {_short(two)}",
                 "the same both times",
                 "draw every chance from a generator made of the seed",
             )
@@ -251,7 +274,7 @@ def _check_replay(world: World, seed: int, actions: list[str], record: list) -> 
         *row, _ = _checked_step(world, action)
         if tuple(row) != expected:
             raise _broken(
-                f"step {number} ({action!r}) after reset({seed}) gave {tuple(row)}, before {expected}",
+                f"step {number} ({action!r}) after reset({seed}) gave {_short(tuple(row))}, before {_short(expected)}",
                 "the same both times",
                 "draw every chance from a generator made of the seed",
             )
@@ -280,7 +303,7 @@ def _check_function(
         other = layouts.setdefault(state, layout)
         if other != layout:
             raise _broken(
-                f"the layouts {other!r} and {layout!r} share the state {state!r}",
+                f"the layouts {other!r} and {layout!r} share the state {_short(state)}",
                 "no state in two layouts",
                 "hash only what can be read off every state of the episode",
             )
@@ -288,7 +311,7 @@ def _check_function(
         known = next_states.setdefault((layout, state, action), next_state)
         if known != next_state:
             raise _broken(
-                f"{action!r} in the state {state!r} gave {known!r} once and {next_state!r} later",
+                f"{action!r} in the state {_short(state)} gave {_short(known)} once and {_short(next_state)} later",
                 "one next state",
                 "describe in the state everything that the next one depends on",
             )

@@ -1,6 +1,6 @@
-"""MiniGrid: small rooms with keys, doors and boxes, described in words.
+"""MiniGrid: small rooms with keys, doors and boxes, described in words or drawn.
 
-The simulator is the `minigrid` package; no image is ever drawn. A state is the whole room, one fact per line:
+The simulator is the `minigrid` package. A state is the whole room, one fact per line:
 
     room 11 6                   grid of 11 x 6 cells, x to the right, y downwards, walls all around
     agent 2 3 right
@@ -19,7 +19,10 @@ goals, lava, doors without their open, closed or locked, and which keys and ball
 moved but not destroyed). So states of different layouts differ by construction. Boxes are left out: a toggle
 destroys them. MiniGrid's seventh action, `done`, does nothing in these environments and is left out.
 
+With `view="image"` a state is one image that says the same (`minigrid_frame.py`); layouts stay those of the text.
+
     swirl collect minigrid
+    swirl collect minigrid --option view=image --option 'environments=["MiniGrid-DoorKey-8x8-v0"]'
 """
 
 import hashlib
@@ -31,15 +34,18 @@ from typing import Any
 
 import numpy as np
 
+from swirl import images
 from swirl.errors import InputError, MissingPartError
 from swirl.types import State
 from swirl.worlds.base import Step, unknown
+from swirl.worlds.minigrid_frame import draw
 
 INSTALL = "pip install minigrid gymnasium"
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle")  # MiniGrid's actions 0 to 5
 DIRECTIONS = ("right", "down", "left", "up")  # MiniGrid's directions 0 to 3
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 DEFAULT_ENVIRONMENTS = ("MiniGrid-Fetch-6x6-N2-v0", "MiniGrid-DoorKey-8x8-v0", "MiniGrid-UnlockPickup-v0")
+VIEWS = ("text", "image")
 SLIP = 0.15
 """Share of the solver's steps that are random, so that it does not always take the same path."""
 
@@ -64,9 +70,11 @@ class MiniGrid:
     Args:
         environments: Gymnasium ids; seed s runs environment s mod their number.
         max_steps: Steps after which an episode is truncated; None for each environment's own limit.
+        view: What a state is, "text" or "image".
 
     Raises:
-        InputError: An environment is unknown or draws chances in `step`, or `max_steps` is not positive.
+        InputError: An environment is unknown or draws chances in `step`, `max_steps` is not positive, or there is no
+            such view.
         MissingPartError: The simulator is not installed.
     """
 
@@ -74,14 +82,19 @@ class MiniGrid:
     behaviours = ("random", "curious", "solver")
     complete = repeatable = True
 
-    def __init__(self, environments: Sequence[str] = DEFAULT_ENVIRONMENTS, max_steps: int | None = None):
+    def __init__(
+        self,
+        environments: Sequence[str] = DEFAULT_ENVIRONMENTS,
+        max_steps: int | None = None,
+        view: str = "text",
+    ):
         try:
             import gymnasium
             import minigrid  # noqa: F401  (registers the environments)
         except ImportError as error:
             raise MissingPartError(f"the world 'minigrid' needs its simulator ({error}): {INSTALL}") from error
         self.environments = (environments,) if isinstance(environments, str) else tuple(environments)
-        self.max_steps = max_steps
+        self.max_steps, self.view = max_steps, view
         known = [i for i in gymnasium.registry if i.startswith("MiniGrid-") and "Dynamic" not in i]
         if not self.environments:
             raise InputError("no environments given: expected at least one, e.g. 'MiniGrid-DoorKey-8x8-v0'")
@@ -92,24 +105,36 @@ class MiniGrid:
                 raise unknown("environment", environment, known)
         if max_steps is not None and max_steps < 1:
             raise InputError(f"max_steps is {max_steps}: expected at least 1, or None for the environment's own limit")
+        if view not in VIEWS:
+            raise unknown("view", view, VIEWS)
         self._make = gymnasium.make
         self._simulators: dict[str, Any] = {}
         self._running = False
 
     def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
-        """Starts the episode of a seed; info holds "layout" and "environment"."""
+        """Starts the episode of a seed; info holds "layout" and "environment".
+
+        Raises:
+            InputError: Something lies in a box, where an image does not show it.
+        """
         environment = self.environments[seed % len(self.environments)]
         if environment not in self._simulators:
             options = {} if self.max_steps is None else {"max_steps": self.max_steps}
             self._simulators[environment] = self._make(environment, disable_env_checker=True, **options).unwrapped
         self._env = self._simulators[environment]
         self._env.reset(seed=seed)
+        if self.view == "image" and any(thing.contains for _, thing in _things(self._env.grid)):
+            raise InputError(
+                f"{environment!r} puts things into boxes, where an image does not show them: give view = 'text', or "
+                "another environment"
+            )
         self._fixed = _fixed_lines(self._env.grid)
         self._counts: dict[str, list[int]] = {}
+        self._drawn: dict[str, str] = {}
         self._plan: deque[str] = deque()
         self._running = True
         self._text = self._describe()
-        return self._text, {"layout": layout(self._text), "environment": environment}
+        return self._state(), {"layout": layout(self._text), "environment": environment}
 
     def step(self, action: str) -> Step:
         """Takes one of the six actions; see `World.step`."""
@@ -125,7 +150,7 @@ class MiniGrid:
         _, reward, terminated, truncated, _ = self._env.step(index)
         self._running = not (terminated or truncated)
         self._text = self._describe()
-        return self._text, float(reward), bool(terminated), bool(truncated), {}
+        return self._state(), float(reward), bool(terminated), bool(truncated), {}
 
     def actions(self, state: State) -> tuple[str, ...]:
         """The six actions; all can be taken in every state, many change nothing."""
@@ -157,6 +182,13 @@ class MiniGrid:
     def _refuse_outside_episode(self) -> None:
         if not self._running:
             raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
+
+    def _state(self) -> State:
+        if self.view == "text":
+            return self._text
+        if self._text not in self._drawn:
+            self._drawn[self._text] = images.data_uri(draw(self._env))
+        return [{"type": "image", "image": self._drawn[self._text]}]
 
     def _describe(self) -> str:
         env = self._env

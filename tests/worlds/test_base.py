@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from swirl import worlds
+from swirl import images, worlds
 from swirl.errors import InputError
 from swirl.worlds.base import check_world, unknown
 
@@ -232,6 +233,39 @@ def test_a_world_whose_actions_cannot_be_listed_passes():
     check_world(Open(), seeds=range(6))
 
 
+class Drawn(Corridor):
+    """The corridor as one row of pixels, the agent in white."""
+
+    def text(self):
+        image = Image.new("RGB", (64, 64), self.colour)
+        image.putpixel((self.cell, 0), (255, 255, 255))
+        return self.parts(images.data_uri(image))
+
+    def parts(self, image):
+        return [{"type": "text", "text": "corridor"}, {"type": "image", "image": image}]
+
+
+class ImageByPath(Drawn):
+    def parts(self, image):
+        return super().parts("corridor.png")
+
+
+class ImageOfNothing(Drawn):
+    def parts(self, image):
+        return super().parts(image[:60])
+
+
+class ImageThatHides(Drawn):
+    def text(self):
+        noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+        noise[0, self.cell] = 255
+        return self.parts(images.data_uri(Image.fromarray(noise)))
+
+
+def test_states_may_hold_images():
+    check_world(Drawn(), seeds=range(6))
+
+
 def test_states_may_be_lists_of_text_parts():
     class Parts(Corridor):
         def text(self):
@@ -244,8 +278,11 @@ def test_states_may_be_lists_of_text_parts():
     ("broken", "message"),
     [
         (ResetByChance, "then .*; expected the same both times"),
-        (StateOfBytes, "b'agent'; expected a string or a list of text parts"),
-        (StateWithoutText, "expected a string or a list of text parts"),
+        (StateOfBytes, "b'agent'; expected a string or a list of text and image parts"),
+        (StateWithoutText, "expected a string or a list of text and image parts"),
+        (ImageByPath, "gave the image 'corridor.png'; expected a data: URI"),
+        (ImageOfNothing, "gave an image that cannot be opened: .*; expected a whole one"),
+        (ImageThatHides, "share the state .{,700}; expected no state in two layouts"),
         (EmptyState, "an empty state"),
         (StepByChance, "step 0 .*expected the same both times"),
         (ScoreOfTheGameBefore, "step 0 .*expected the same both times"),
@@ -333,7 +370,7 @@ def test_importing_and_asking_imports_no_simulator():
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        ("minigrid", {"minigrid.py", "base.py"}),
+        ("minigrid", {"minigrid.py", "minigrid_frame.py", "base.py"}),
         ("scienceworld", {"scienceworld.py", "textgame.py", "jvm.py", "base.py"}),
         ("sokoban", {"sokoban.py", "puzzle.py", "base.py"}),
         ("toolcalls", {"toolcalls.py", "bfcl.py", "base.py"}),
