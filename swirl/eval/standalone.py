@@ -10,7 +10,6 @@ What is measured beyond one step is in `suite`.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from swirl.errors import InputError
 from swirl.eval import held_out, suite
 from swirl.eval.judge import Judge
 from swirl.eval.rows import interval, result
+from swirl.imagetokens import ImageTokenizer
 from swirl.types import Role
 
 Rows = list[dict[str, Any]]
@@ -77,7 +77,9 @@ def evaluate(
     forward_model = load_forward(forward, device) if forward else None
     inverse_model = load_inverse(inverse, device) if inverse else None
     models = [model for model in (forward_model, inverse_model) if model]
-    rows = read_rows(data, models)
+    if len({carried and imagetokens.fingerprint(carried) for carried in map(_images, models)}) > 1:
+        raise InputError("the two models were trained with different image tokenizers; measure them one by one")
+    rows = read_rows(data, max(model.recipe.data.history for model in models), models[0].scorer.images)
     labelled = [row for row in rows if row["action"] is not None]
     if not labelled and len(models) < 2:
         raise InputError(f"{data}: none of its {len(rows)} rows has an action; the cycle needs none, but both models")
@@ -108,9 +110,11 @@ def evaluate(
     return found
 
 
-def read_rows(path: str | Path, models: Sequence[ForwardModel | InverseModel]) -> Rows:
-    """The rows of a recording as models read them, with as many earlier states; a file's own histories are taken."""
-    history = max(model.recipe.data.history for model in models)
+def read_rows(path: str | Path, history: int, images: ImageTokenizer | None = None) -> Rows:
+    """The rows of a recording, with `history` earlier states each; a file's own histories are taken as they are.
+
+    Images are written by the tokenizer.
+    """
     table = recordings.read(path)
     own = pq.read_schema(path).names if Path(path).suffix == ".parquet" else []
     kept = [name for name in ("history" if history else "", *FRAMES.values()) if name in own]
@@ -118,9 +122,7 @@ def read_rows(path: str | Path, models: Sequence[ForwardModel | InverseModel]) -
         table = table.append_column(name, column)
     if history and "history" not in kept:
         table = recordings.with_history(table, history)
-    if len({carried and imagetokens.fingerprint(carried) for carried in map(_images, models)}) > 1:
-        raise InputError("the two models were trained with different image tokenizers; measure them one by one")
-    return recordings.as_read(table, models[0].scorer.images, path).to_pylist()
+    return recordings.as_read(table, images, path).to_pylist()
 
 
 def _images(model: ForwardModel | InverseModel) -> Path | None:
