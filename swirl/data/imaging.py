@@ -69,6 +69,7 @@ def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) 
     """
     shown = list(dict.fromkeys(_images(frames / f"{name}.parquet" for name in ("labelled", "state_only"))))
     tokenizer = _tokenizer(sorted(shown), spec, seed, device)
+    (out / imagetokens.FOLDER).mkdir()
     tokenizer.save(out / imagetokens.FOLDER)
     outside: set[str] = set()
     for name in PARTS:
