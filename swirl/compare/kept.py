@@ -20,11 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, metrics, similarity
+from swirl import durable, imagetokens, metrics, similarity
 from swirl.config import Recipe
 from swirl.data.splitting import layouts
 from swirl.errors import InputError
 from swirl.eval import held_out
+from swirl.imagetokens import ImageTokenizer
 from swirl.recipe import parse_recipe
 from swirl.types import ROLES, Role, state_text
 
@@ -90,9 +91,11 @@ def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) ->
     cost, points, counts = _cost(folder), [], {}
     spec = cell.recipe
     encoder = similarity.Encoder(spec.evaluation.encoder, spec.device) if spec.evaluation.encoder else None
+    carried = imagetokens.carried(folder / "data")
+    images = imagetokens.load(carried) if carried else None
     for (phase, role), texts in wrote.items():
         written = [texts[i] for i in scored]
-        sums, counts[role] = _by_cluster(role, [rows[i] for i in scored], written, cluster, encoder)
+        sums, counts[role] = _by_cluster(role, [rows[i] for i in scored], written, cluster, encoder, images)
         points.append({"phase": phase, "role": role, **cost.get(phase, {}), "sums": sums})
     found = {
         "method": cell.method,
@@ -189,10 +192,15 @@ def clusters(table: pa.Table) -> np.ndarray:
 
 
 def _by_cluster(
-    role: Role, rows: list[dict[str, Any]], texts: list[str], cluster: np.ndarray, encoder: similarity.Encoder | None
+    role: Role,
+    rows: list[dict[str, Any]],
+    texts: list[str],
+    cluster: np.ndarray,
+    encoder: similarity.Encoder | None,
+    images: ImageTokenizer | None,
 ) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
     """Each metric's sum over the rows of each cluster, and how many rows that are."""
-    values, n = held_out.values(role, rows, texts, encoder), int(cluster.max()) + 1
+    values, n = held_out.values(role, rows, texts, encoder, images), int(cluster.max()) + 1
     sums = {
         name: np.bincount(cluster[index], weights=value, minlength=n).round(4).tolist()
         for name, (value, index) in values.items()

@@ -12,8 +12,9 @@ import numpy as np
 
 from swirl import health, intervals, labelling, metrics, models, progress, prompts, similarity
 from swirl.config import Recipe
-from swirl.eval import latent
+from swirl.eval import frames, latent
 from swirl.eval.rows import result
+from swirl.imagetokens import ImageTokenizer
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
 from swirl.types import Role, state_text
@@ -151,7 +152,7 @@ def measure(
     if len(differ):
         extra["nll_changed"] = (-np.array(sums)[differ], differ)
     signs = latent.signs(scorer, rows, predictions, (sums, counts), recipe) if role == "inverse" else []
-    return results(role, rows, predictions, extra, encoder) + signs, predictions
+    return results(role, rows, predictions, extra, encoder, scorer.images) + signs, predictions
 
 
 def results(
@@ -160,11 +161,12 @@ def results(
     predictions: Sequence[str],
     extra: dict[str, Any] | None = None,
     encoder: similarity.Encoder | None = None,
+    images: ImageTokenizer | None = None,
 ) -> list[dict]:
     """Result rows of predictions, the intervals by bootstrap over trajectories; next states also by the encoder."""
     trajectories = np.array([row["trajectory"] for row in rows])
     out = []
-    for name, (value, index) in {**values(role, rows, predictions, encoder), **(extra or {})}.items():
+    for name, (value, index) in {**values(role, rows, predictions, encoder, images), **(extra or {})}.items():
         low, high = intervals.bootstrap_interval(value, trajectories[index])
         out.append(result(role, name, float(np.mean(value)), low, high, len(value)))
     if role == "inverse":
@@ -176,13 +178,19 @@ def results(
 
 
 def values(
-    role: Role, rows: Rows, predictions: Sequence[str], encoder: similarity.Encoder | None = None
+    role: Role,
+    rows: Rows,
+    predictions: Sequence[str],
+    encoder: similarity.Encoder | None = None,
+    images: ImageTokenizer | None = None,
 ) -> metrics.Values:
-    """Metrics of predictions row by row; next states also by the encoder."""
+    """Metrics of predictions row by row; next states also by the encoder, and as frames."""
     states, truths = _texts(rows)
     if role == "inverse":
         return metrics.inverse_values(states, truths, [row["action"] for row in rows], predictions)
     found = metrics.forward_values(states, truths, predictions)
+    if images:
+        found |= frames.forward_values(images, rows, predictions)
     return found | _similarity(encoder, states, truths, predictions) if encoder else found
 
 

@@ -149,7 +149,8 @@ def _measure(
     if not labelled:  # the cycle wants the inferred actions and nothing else
         return [], _inferred(model, rows, title) if isinstance(model, InverseModel) else []
     majority = metrics.majority_action([row["action"] for row in rows])
-    base = held_out.results(model.role, rows, held_out.baselines(rows, majority)[model.role], encoder=encoder)
+    copied = held_out.baselines(rows, majority)[model.role]
+    base = held_out.results(model.role, rows, copied, encoder=encoder, images=model.scorer.images)
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title, encoder)
     found += judge.results(model.role, rows, predictions) if judge else []
     named = [{"model": held_out.BASELINES[model.role], **row} for row in base]

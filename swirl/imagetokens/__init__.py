@@ -17,6 +17,7 @@ from swirl.imagetokens.base import (
     drawn,
     fingerprint,
     load,
+    pieces,
     written,
 )
 from swirl.imagetokens.restriction import note_outside, outside, suppressed
@@ -30,6 +31,7 @@ __all__ = [
     "load",
     "note_outside",
     "outside",
+    "pieces",
     "suppressed",
     "written",
 ]

@@ -51,11 +51,13 @@ class ImageTokenizer(Protocol):
         kind: A key of `KINDS`.
         tokens: The token of each code in the language model's vocabulary; code k is written as `tokens[k]`.
         pattern: Matches one of them, and nothing that a text has by itself.
+        side: Of the square that a code stands for, pixels.
     """
 
     kind: str
     tokens: tuple[str, ...]
     pattern: re.Pattern[str]
+    side: int
 
     def encode(self, frames: Sequence[Image.Image]) -> list[np.ndarray]:
         """The codes of RGB images: int64 (rows, columns) each.
@@ -181,12 +183,17 @@ def _joined(tokenizer: ImageTokenizer, parts: Sequence[Part], known: dict[str, s
     return "\n".join(texts)
 
 
+def pieces(tokenizer: ImageTokenizer, text: str) -> list[tuple[bool, str]]:
+    """A text cut into grids of tokens and what is between them, each with whether it is a grid."""
+    cut = groupby(text.split("\n"), lambda line: bool(tokenizer.pattern.search(line)))
+    return [(is_grid, "\n".join(lines)) for is_grid, lines in cut]
+
+
 def drawn(tokenizer: ImageTokenizer, text: str) -> list[Part] | None:
     """The parts of a text that `written` gave or a model wrote, images as `data:` URIs; `None` for a broken grid."""
     parts: list[Part] = []
-    for grid, lines in groupby(text.split("\n"), lambda line: bool(tokenizer.pattern.search(line))):
-        piece = "\n".join(lines)
-        if not grid:
+    for is_grid, piece in pieces(tokenizer, text):
+        if not is_grid:
             parts.append({"type": "text", "text": piece})
             continue
         codes = tokenizer.parse(piece)

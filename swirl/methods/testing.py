@@ -72,7 +72,9 @@ def read_test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path)
     for n in recipe.evaluation.best_of:
         name, limit = f"best-of-{n}", runner.max_new_tokens["forward"]
         chosen = held_out.best_of(n, forward, inverse, rows, recipe, limit, runner.seed(name))
-        found += [{"phase": name, **row} for row in held_out.results("forward", rows, chosen, None, encoder)]
+        found += [
+            {"phase": name, **row} for row in held_out.results("forward", rows, chosen, None, encoder, runner.images)
+        ]
         wrote.add(name, "forward", chosen)
     pq.write_table(wrote.table(), staging / "predictions.parquet")
     durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
@@ -89,7 +91,7 @@ def of_baselines(runner: Runner, rows: Rows, encoder: similarity.Encoder | None 
     return [
         {"phase": held_out.BASELINES[role], **row}
         for role, texts in baselines(runner, rows).items()
-        for row in held_out.results(role, rows, texts, None, encoder)
+        for row in held_out.results(role, rows, texts, None, encoder, runner.images)
     ]
 
 

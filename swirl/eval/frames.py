@@ -1,0 +1,85 @@
+"""Image metrics of predictions that are written with image tokens.
+
+*Where* something changed, and whether it is right, is asked of frames as the tokenizer draws them, state, recorded next
+state and prediction alike: a code that is right is right, however well it is drawn. How much of a frame arrives
+(PSNR, SSIM) is asked against the recorded frame itself, with the tokenizer's own drawing of it beside, `..._ceiling`,
+which no model can exceed by much.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from swirl import image_metrics, images, imagetokens
+from swirl.data.imaging import FRAMES
+from swirl.imagetokens import ImageTokenizer
+from swirl.metrics import Values
+from swirl.types import state_parts
+
+logger = logging.getLogger("swirl")
+
+Rows = Sequence[dict[str, Any]]
+
+
+def forward_values(tokenizer: ImageTokenizer, rows: Rows, predictions: Sequence[str]) -> Values:
+    """Image metrics row by row; of transitions whose two states hold one image each, else none, with a warning.
+
+    Args:
+        tokenizer: Drew the images of the rows, and reads the predictions.
+        rows: Transitions with `state`, `next_state`, `frame` and `next_frame`.
+        predictions: Next states as models wrote them; "" where one cannot be read.
+    """
+    drawn = _Drawn(tokenizer)
+    if any(len(drawn.grids(row[name])) != 1 for row in rows for name in FRAMES):
+        logger.warning("states have no image or several: image metrics are for one image in each, and are left out")
+        return {}
+    truths = [row["next_state"] for row in rows]
+    found = image_metrics.forward_values(
+        (drawn.known(row["state"]) for row in rows),
+        map(drawn.known, truths),
+        map(drawn.frame, predictions),
+        tokenizer.side,
+    )
+    every, differ = np.arange(len(rows)), found.get("image_psnr_changed", ((), np.array([], int)))[1]
+    for name, texts, index in (
+        ("", predictions, every),
+        ("_changed", predictions, differ),
+        ("_ceiling", truths, every),
+    ):
+        pairs = [_against(rows[i], drawn.frame(texts[i])) for i in index]
+        for metric, values in zip(("psnr", "ssim"), zip(*pairs, strict=True), strict=False):
+            if None not in values:  # a frame too small for an SSIM
+                found[f"image_{metric}{name}"] = np.array(values, float), index
+    return found
+
+
+def _against(row: dict[str, Any], frame: np.ndarray | None) -> tuple[float, float | None]:
+    """PSNR and SSIM against the recorded frame."""
+    (truth,) = [part["image"] for part in state_parts(row[FRAMES["next_state"]]) if part["type"] == "image"]
+    recorded = np.asarray(images.open_image(truth))
+    return image_metrics.psnr(recorded, frame), image_metrics.ssim(recorded, frame)
+
+
+class _Drawn:
+    """Frames by the text that stands for them."""
+
+    def __init__(self, tokenizer: ImageTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def grids(self, text: str) -> list[str]:
+        """The grids of tokens in a text."""
+        return [piece for is_grid, piece in imagetokens.pieces(self._tokenizer, text) if is_grid]
+
+    def frame(self, text: str) -> np.ndarray | None:
+        """The frame that a text shows; `None` where it shows none, or several."""
+        found = self.grids(text)
+        codes = self._tokenizer.parse(found[0]) if len(found) == 1 else None
+        return None if codes is None else np.asarray(self._tokenizer.decode(codes))
+
+    def known(self, text: str) -> np.ndarray:
+        """The frame of a recorded state."""
+        frame = self.frame(text)
+        assert frame is not None
+        return frame
