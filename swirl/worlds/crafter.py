@@ -72,12 +72,13 @@ class Crafter:
     def __init__(self, areas: int = 30, night: bool = True, max_steps: int = 10_000):
         try:
             import crafter
+            from crafter import constants
         except ImportError as error:
             raise MissingPartError(f"the world 'crafter' needs its simulator ({error}): {INSTALL}") from error
         if areas < 1 or max_steps < 1:
             raise InputError(f"areas is {areas} and max_steps {max_steps}: expected at least 1 of each")
         self.areas, self.night, self.max_steps = areas, night, max_steps
-        self._rules = crafter.constants
+        self._rules: Any = constants
         self._area = lru_cache(maxsize=None)(_maker(crafter.Env, night, max_steps))
         self._running = False
 
@@ -118,7 +119,8 @@ class Crafter:
         if made and rng.random() < DO:
             return made[rng.integers(len(made))]
         if thing is None and material in self._rules.walkable:
-            return MOVES[tuple(int(d) for d in player.facing)]
+            dx, dy = player.facing
+            return MOVES[int(dx), int(dy)]
         return list(MOVES.values())[rng.integers(len(MOVES))]
 
     def close(self) -> None:
