@@ -13,7 +13,7 @@ import numpy as np
 from swirl.data.replay import replay
 from swirl.errors import InputError, SkippedError
 from swirl.metrics import normalise_action
-from swirl.types import State, state_parts, state_text
+from swirl.types import State, state_text
 from swirl.worlds import World
 
 GIVE_UP = 20
@@ -43,27 +43,12 @@ class Tried:
 
 @dataclass
 class _Visit:
-    """A step of a played episode; `state` and the next state in `result` are texts."""
+    """A step of a played episode."""
 
-    state: str
+    state: State
     action: str
     options: list[str]
     result: tuple[Any, ...]
-
-
-def words(state: State) -> str:
-    """The text of a state that is words alone.
-
-    Raises:
-        InputError: It has an image.
-    """
-    text = state_text(state)
-    if any(part["type"] == "image" for part in state_parts(text)):
-        raise InputError(
-            "other actions are tried in worlds of words alone, and this one's states hold images; leave "
-            "early-experience out of methods, or give the world a view of text"
-        )
-    return text
 
 
 def branch(
@@ -78,7 +63,6 @@ def branch(
     max_steps: int,
     seed: int,
     advance: Callable[[int], None] = lambda n: None,
-    text: Callable[[State], str] = words,
 ) -> Tried:
     """Play episodes, and try other actions at states drawn from those that they visit.
 
@@ -93,10 +77,9 @@ def branch(
         max_steps: Longest episode.
         seed: Seed of everything that is drawn; not that of a recording, whose actions would be played again.
         advance: Called with the number of transitions that were added.
-        text: What a row says of a state.
 
     Raises:
-        InputError: In 20 episodes in a row nothing could be tried, or there is no text of a state.
+        InputError: In 20 episodes in a row nothing could be tried.
     """
     found, empty = Tried(), 0
     while len(found.rows) < transitions:
@@ -111,7 +94,6 @@ def branch(
             alternatives,
             max_steps,
             seed,
-            text,
         )
         del found.rows[transitions:]
         advance(len(found.rows) - before)
@@ -134,7 +116,6 @@ def _episode(
     alternatives: int,
     max_steps: int,
     seed: int,
-    text: Callable[[State], str],
 ) -> None:
     rng = np.random.default_rng([seed, found.episodes])
     name = f"b{found.episodes:06d}"
@@ -143,16 +124,16 @@ def _episode(
     if info["layout"] not in layouts:
         found.other_layouts += 1
         return
-    visits = _play(world, state, behaviour, rng, alternatives, max_steps, text)
+    visits = _play(world, state, behaviour, rng, alternatives, max_steps)
     found.environment_steps += len(visits)
-    past = [visit.state for visit in visits]
+    past = [state_text(visit.state) for visit in visits]
     actions = [visit.action for visit in visits]
     for t in sorted(rng.permutation(len(visits))[:states].tolist()):
         common = {"state": past[t], "history": past[:t], "trajectory": name, "step": t, "layout": info["layout"]}
         common |= {"split": "train", "partial": not world.complete}
         found.rows.append(common | _row(visits[t].action, visits[t].result))
         for option in visits[t].options:
-            result = _again(world, reset, actions[:t], past[t], option, found, text)
+            result = _again(world, reset, actions[:t], past[t], option, found)
             if result is None:
                 found.not_reached += 1
             else:
@@ -160,25 +141,17 @@ def _episode(
 
 
 def _play(
-    world: World,
-    state: State,
-    behaviour: str,
-    rng: np.random.Generator,
-    alternatives: int,
-    max_steps: int,
-    text: Callable[[State], str],
+    world: World, state: State, behaviour: str, rng: np.random.Generator, alternatives: int, max_steps: int
 ) -> list[_Visit]:
     """An episode from its first state to its end, or to where the world breaks it off."""
     visits: list[_Visit] = []
-    before = text(state)
     try:
         while len(visits) < max_steps:
             action = world.act(behaviour, rng)
             options = _others(world, state, action, rng, alternatives)
-            state, *rest = world.step(action)
-            after = text(state)
-            visits.append(_Visit(before, action, options, (after, *rest)))
-            before, (_, terminated, truncated, _) = after, rest
+            result = world.step(action)
+            visits.append(_Visit(state, action, options, result))
+            state, _, terminated, truncated, _ = result
             if terminated or truncated:
                 break
     except SkippedError:
@@ -199,22 +172,15 @@ def _others(world: World, state: State, taken: str, rng: np.random.Generator, co
 
 
 def _again(
-    world: World,
-    reset: int,
-    actions: list[str],
-    state: str,
-    option: str,
-    found: Tried,
-    text: Callable[[State], str],
+    world: World, reset: int, actions: list[str], state: str, option: str, found: Tried
 ) -> tuple[Any, ...] | None:
     """What another action leads to from a state of an episode; `None` where its replay does not reach that state."""
     try:
         found.environment_steps += len(actions)
-        if text(replay(world, reset, actions)) != state:
+        if state_text(replay(world, reset, actions)) != state:
             return None
         found.environment_steps += 1
-        after, *rest = world.step(option)
-        return text(after), *rest
+        return world.step(option)
     except SkippedError:
         return None
 
@@ -223,7 +189,7 @@ def _row(action: str, result: tuple[Any, ...]) -> dict[str, Any]:
     next_state, reward, terminated, truncated, _ = result
     return {
         "action": action,
-        "next_state": next_state,
+        "next_state": state_text(next_state),
         "reward": None if reward is None else float(reward),
         "terminated": bool(terminated),
         "truncated": bool(truncated),
