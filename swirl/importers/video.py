@@ -130,10 +130,10 @@ def _frames(source: Source, reached: Callable[[float], None], context: Context) 
                 if reason := _unfit(frame):
                     yield Fault(source.name, reason)
                     return
+                context.counts["frames"] += 1
                 if number % options.stride == 0:
                     yield Frame(number, fitted(frame.to_image().rotate(frame.rotation, expand=True), options.size))
                 number += 1
-                context.counts["frames"] += 1
             whole = options.start == 0 and options.end is None
             if whole and number < stream.frames:
                 yield Fault(source.name, f"ends after {number:,} of {stream.frames:,} frames")
