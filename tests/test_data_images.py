@@ -161,3 +161,9 @@ def test_an_image_stands_as_its_camera_held_it(tmp_path):
     lying.save(tmp_path / "a.png", exif=exif)
     upright = open_image("a.png", tmp_path)
     assert upright.size == (1, 2) and upright.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_only_formats_in_use_are_opened(tmp_path):
+    Image.new("RGB", (4, 2)).save(tmp_path / "a.png", "PCX")
+    with pytest.raises(InputError, match=r"a\.png: no image that can be read; expected PNG, JPEG"):
+        open_image("a.png", tmp_path)
