@@ -11,9 +11,10 @@ import binascii
 import hashlib
 import io
 import os
+import warnings
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swirl import durable
 from swirl.errors import InputError
@@ -21,6 +22,8 @@ from swirl.errors import InputError
 URI = "data:image/"
 LOSSLESS = ("1", "L", "P", "RGB")
 """Modes that become RGB without loss."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is opened: of Pillow's others some start programs (EPS), and hardly any is used."""
 MOST_PIXELS = 2**26
 """Of an image that is opened; more is a mistake, or an attack on the memory."""
 
@@ -38,16 +41,17 @@ def open_image(where: str, base: Path = Path()) -> Image.Image:
     name = f"{where[:40]}…" if where.startswith(URI) else where
     try:
         data = io.BytesIO(_of_uri(where)) if where.startswith(URI) else base / where
-        with Image.open(data) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(data, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(
                     f"{name}: {image.width}x{image.height} pixels, expected at most {MOST_PIXELS:,} in all"
                 )
             image.load()
+            image = ImageOps.exif_transpose(image)  # upright, as every viewer shows it
     except FileNotFoundError:
         raise InputError(f"{name}: no such image file; mend the path, which is relative to the recording") from None
     except UnidentifiedImageError:
-        raise InputError(f"{name}: no image that can be read; write it again, as PNG for example") from None
+        raise InputError(f"{name}: no image that can be read; expected {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{name}: a broken image ({error}); write it again") from None
     return _plain(image, name)

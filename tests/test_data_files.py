@@ -148,7 +148,10 @@ def test_columns_that_are_not_used_are_named_and_our_own_are_not(tmp_path, caplo
             [ROW | {"state": [{"type": "image", "image": "https://x.org/a.png"}]}],
             "a.jsonl:1: state holds an image at https://x.org/a.png; download it",
         ),
-        ([ROW | {"state": [{"type": "image_url", "image_url": "x"}]}], "a.jsonl:1: state holds a part of kind 'image_u"),
+        (
+            [ROW | {"state": [{"type": "image_url", "image_url": "x"}]}],
+            "a.jsonl:1: state holds a part of kind 'image_u",
+        ),
         ([ROW | {"state": ["a"]}], "a.jsonl:1: state holds a part of kind 'str', expected"),
         ([ROW | {"state": [{"type": "text"}]}], "a.jsonl:1: state holds a part of kind 'text', expected"),
         ([ROW | {"state": []}], "a.jsonl:1: state is empty, expected text"),

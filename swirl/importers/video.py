@@ -68,7 +68,7 @@ def _check(options: Options) -> None:
             f"--min-change {options.min_change:g} is not below --scene-cut {options.scene_cut:g}, so no pair is kept; "
             "lower the one, or raise the other"
         )
-    if options.start < 0 or not (options.end is None or options.end > options.start):
+    if not options.start >= 0 or not (options.end is None or options.end > options.start):
         raise InputError(f"--start {options.start:g} --end {options.end}: expected seconds, 0 <= start < end")
 
 
@@ -130,10 +130,10 @@ def _frames(source: Source, reached: Callable[[float], None], context: Context) 
                 if reason := _unfit(frame):
                     yield Fault(source.name, reason)
                     return
+                context.counts["frames"] += 1
                 if number % options.stride == 0:
                     yield Frame(number, fitted(frame.to_image().rotate(frame.rotation, expand=True), options.size))
                 number += 1
-                context.counts["frames"] += 1
             whole = options.start == 0 and options.end is None
             if whole and number < stream.frames:
                 yield Fault(source.name, f"ends after {number:,} of {stream.frames:,} frames")
@@ -163,7 +163,9 @@ def _between(clip: Any, stream: Any, options: Options, reached: Callable[[float]
 
 
 def _unfit(frame: Any) -> str | None:
-    """Why a frame does not become 8-bit RGB without loss."""
+    """Why a frame does not become an upright 8-bit RGB image without loss."""
+    if frame.rotation % 90:
+        return f"is turned by {frame.rotation} degrees, expected a multiple of 90; turn it"
     parts = frame.format.components
     if any(part.is_alpha for part in parts):
         return f"has transparency (pixels are {frame.format.name}); put it on a background"
