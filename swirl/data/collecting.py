@@ -18,7 +18,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from swirl import progress
+from swirl import images, progress
 from swirl.data import frames
 from swirl.data.files import prepare
 from swirl.data.origin import Origin
@@ -84,7 +84,7 @@ def collect(
         facts = json.dumps([key, shares, max_steps, seed])
         with pieces(path, None if key is None else blake2b(facts.encode()).hexdigest()) as recorded:
             turns = islice(enumerate(turns_of(shares)), recorded.next, None)
-            text = partial(frames.kept_text, waiting=recorded.images, name=frames.folder_of(path).name)
+            text = partial(frames.kept_text, waiting=recorded.images, name=images.beside(path).name)
             if workers == 1:
                 played = play_here(world, turns, max_steps, seed, text)
             else:

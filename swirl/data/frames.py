@@ -13,11 +13,6 @@ from swirl import images
 from swirl.types import IMAGE, State, state_parts, state_text
 
 
-def folder_of(recording: Path) -> Path:
-    """Where the images of a recording are."""
-    return recording.with_suffix(".images")
-
-
 def kept_text(state: State, waiting: Path, name: str) -> str:
     """The text of a state, with its images put on the disk.
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, lock
+from swirl import durable, images, lock
 from swirl.data import frames
 from swirl.data.files import prepare, replacing
 from swirl.data.table import CHUNK, SCHEMA
@@ -89,18 +89,18 @@ class Pieces:
         trajectories = 0
         layouts: set[str] = set()
         schema = RECORDING.with_metadata(note)
-        images = frames.folder_of(path)
+        folder = images.beside(path)
         if self.images.is_dir():
-            prepare(images / "*.png")
+            prepare(folder / "*.png")
         with replacing(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
             for table in self._batches(transitions):
                 writer.write_table(table.replace_schema_metadata(note), row_group_size=CHUNK)
                 trajectories += table["step"].to_pylist().count(0)
                 layouts.update(table["layout"].unique().to_pylist())
                 for column in ("state", "next_state"):
-                    frames.move(table[column].unique().to_pylist(), self.images, images)
+                    frames.move(table[column].unique().to_pylist(), self.images, folder)
             if self.images.is_dir():
-                durable.fsync(images)
+                durable.fsync(folder)
         return {"transitions": transitions, "trajectories": trajectories, "layouts": len(layouts - {None})}
 
     def _batches(self, transitions: int) -> Iterator[pa.Table]:
