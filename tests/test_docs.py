@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from conftest import TINY, randomise
 
-from swirl import arguments
+from swirl import arguments, image_metrics, image_similarity
 from swirl.config import Recipe
 from swirl.eval import held_out
 from swirl.methods import METHODS
@@ -247,6 +248,14 @@ def test_the_metrics_page_has_every_metric_that_is_measured():
     for title, role in (("Next state", "forward"), ("Action", "inverse")):
         found = {row["metric"] for row in held_out.results(role, measured, ["a", "b"])}
         assert page[title] == found | common | ({"bert_score", "bert_score_changed"} if role == "forward" else set())
+
+
+def test_the_metrics_page_has_every_metric_of_frames():
+    page = {cells[0].strip("`") for cells in rows(ROOT / "docs" / "metrics.md", "Next frame")}
+    one, other = (np.full((16, 16, 3), value, np.uint8) for value in (0, 1))
+    found = set(image_metrics.forward_values([one, one], [one, other], [one, one], tile=8))
+    elsewhere = {image_similarity.ClipSimilarity.metric, image_similarity.Lpips.metric, "image_disc_edit"}
+    assert page == found | elsewhere
 
 
 def test_the_file_tree_is_the_files():

@@ -64,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        asked = json.loads(body["messages"][1]["content"])
+        content = body["messages"][1]["content"]
+        asked = json.loads(content if isinstance(content, str) else content[0]["text"])
         name = asked.get("predicted_next_state", asked.get("inferred_action"))
         with self.server.lock:
             times = self.server.asked.count(name)

@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from swirl import intervals, progress
 from swirl.errors import InputError, MissingPartError
 from swirl.eval.rows import result
-from swirl.eval.rubrics import RUBRICS, SCHEMA, key_of, question, read_score
+from swirl.eval.rubrics import SCHEMA, Draw, Question, key_of, question, read_score, turns
 from swirl.types import Role
 
 logger = logging.getLogger("swirl")
@@ -35,6 +36,8 @@ GIVE_UP = 20
 """Calls one after the other without a score, after which no more are made."""
 LONGEST = 2048
 """Tokens of a reply, thinking included."""
+IMAGE_TOKENS = 1000
+"""What an image is taken to cost where the endpoint does not say; most models take fewer."""
 
 
 class Judge:
@@ -95,22 +98,26 @@ class Judge:
         self._requests = self._tokens = self._in_vain = 0
         self._fault = ""
 
-    def results(self, role: Role, rows: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[dict[str, Any]]:
+    def results(
+        self, role: Role, rows: Sequence[dict[str, Any]], predictions: Sequence[str], draw: Draw | None = None
+    ) -> list[dict[str, Any]]:
         """Judge predictions.
 
         Args:
             role: Whose they are.
             rows: Transitions with actions.
             predictions: A next state or an action each; one that could not be read ("") scores 0 unasked.
+            draw: What the texts of states, recorded and predicted, show where image tokens stand in them; a predicted
+                one that cannot be drawn scores 0 unasked as well.
 
         Returns:
             Rows {"role", "metric", "value", "low", "high", "n"}: `judge_score`, the mean over the rows that have one,
             with its interval by trajectory, and `judge_missing`, the number of those that have none.
 
         Raises:
-            InputError: The endpoint refuses the key or does not have the model.
+            InputError: The endpoint refuses the key or does not have the model; or a recorded image cannot be shown.
         """
-        scores = self.scores(role, rows, predictions)
+        scores = self.scores(role, rows, predictions, draw)
         known = [i for i, score in enumerate(scores) if score is not None]
         out: list[dict[str, Any]] = []
         if known:
@@ -119,11 +126,16 @@ class Judge:
             out.append(result(role, "judge_score", float(values.mean()), low, high, len(known)))
         return [*out, result(role, "judge_missing", float(len(rows) - len(known)), None, None, len(rows))]
 
-    def scores(self, role: Role, rows: Sequence[dict[str, Any]], predictions: Sequence[str]) -> list[int | None]:
+    def scores(
+        self, role: Role, rows: Sequence[dict[str, Any]], predictions: Sequence[str], draw: Draw | None = None
+    ) -> list[int | None]:
         """A score of 0 to 10 for each prediction, in their order; `None` where it is missing. See `results`."""
-        asked = [question(role, row, text) for row, text in zip(rows, predictions, strict=True)]
-        keys = [key_of(self.model, role, inputs) for inputs in asked]
-        found = {key: inputs for key, inputs, text in zip(keys, asked, predictions, strict=True) if text}
+        keys, readable = [], []
+        for row, text in zip(rows, predictions, strict=True):
+            asked = question(role, row, text, draw)
+            keys.append(key_of(self.model, role, asked))
+            readable.append(asked.readable)
+        found = {key: i for i, (key, good) in enumerate(zip(keys, readable, strict=True)) if good}
         waiting = sorted(found.keys() - self._answers.scores.keys())
         before, self._fault = (self._requests, self._tokens), ""
         self._caps = tuple(
@@ -132,15 +144,17 @@ class Judge:
         )
         self._parts = max(1, self._parts - 1)
         if waiting:
-            self._ask_all(role, [(key, found[key]) for key in waiting])
+            # Questions are made anew when their turn comes: with images they would not all fit into the memory.
+            places = [(key, found[key]) for key in waiting]
+            self._ask_all(role, [(key, partial(question, role, rows[i], predictions[i], draw)) for key, i in places])
         known = self._answers.scores.keys() & found.keys()
         scored = sum(self._answers.scores[key] is not None for key in known)
         # Of the unreadable ones as large a share counts as of the others: all of them would weigh too much.
-        blank = sorted({key for key, text in zip(keys, predictions, strict=True) if not text})
+        blank = sorted({key for key, good in zip(keys, readable, strict=True) if not good})
         zeros = set(blank[: round(len(blank) * scored / len(found))] if found else blank)
         scores = [
-            self._answers.scores.get(key) if text else 0 if key in zeros else None
-            for key, text in zip(keys, predictions, strict=True)
+            self._answers.scores.get(key) if good else 0 if key in zeros else None
+            for key, good in zip(keys, readable, strict=True)
         ]
         unasked = sum(key not in self._answers.scores for key in waiting)
         logger.info(
@@ -152,14 +166,14 @@ class Judge:
             self._explain(role, unasked)
         return scores
 
-    def _ask_all(self, role: Role, asked: list[tuple[str, dict[str, str]]]) -> None:
+    def _ask_all(self, role: Role, asked: list[tuple[str, Callable[[], Question]]]) -> None:
         if self._caps[0] is not None:  # which are asked must not depend on which thread is first
             asked = asked[: max(0, self._caps[0] - self._requests)]
         client = self._openai.OpenAI(
             api_key=self._secret or "none", base_url=self.url, max_retries=RETRIES, timeout=self._timeout
         )
         with client, progress.bar(f"judge {role}", len(asked)) as bar, ThreadPoolExecutor(PARALLEL) as pool:
-            calls = [pool.submit(self._ask, client, role, key, inputs) for key, inputs in asked]
+            calls = [pool.submit(self._ask, client, role, key, make) for key, make in asked]
             try:
                 for call in as_completed(calls):
                     call.result()
@@ -168,14 +182,11 @@ class Judge:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _ask(self, client: Any, role: Role, key: str, inputs: dict[str, str]) -> None:
+    def _ask(self, client: Any, role: Role, key: str, make: Callable[[], Question]) -> None:
         """One call, whose answer goes to the cache; nothing where a cap is reached or the call fails."""
-        turns = [
-            {"role": "system", "content": RUBRICS[role]},
-            {"role": "user", "content": json.dumps(inputs, ensure_ascii=False, indent=1)},
-        ]
+        messages = turns(role, make())
         try:
-            reply = self._complete(client, turns)
+            reply = self._complete(client, messages)
         except (
             self._openai.AuthenticationError,
             self._openai.PermissionDeniedError,
@@ -193,7 +204,7 @@ class Judge:
             text = reply.choices[0].message.content
         except (AttributeError, IndexError, TypeError):
             return self._in_vain_again("a reply that is not of OpenAI's protocol")
-        tokens = _tokens_of(reply, turns, text)
+        tokens = _tokens_of(reply, messages, text)
         score = read_score(text)
         with self._lock:
             self._tokens += tokens
@@ -205,7 +216,7 @@ class Judge:
             )
         return None
 
-    def _complete(self, client: Any, turns: list[dict[str, str]]) -> Any:
+    def _complete(self, client: Any, messages: list[dict[str, Any]]) -> Any:
         """The endpoint's reply; `None` where a cap forbids to ask."""
         while True:
             with self._lock:
@@ -218,7 +229,7 @@ class Judge:
                 self._requests += 1
                 options = dict(self._options)
             try:
-                return client.chat.completions.create(model=self.model, messages=turns, **options)
+                return client.chat.completions.create(model=self.model, messages=messages, **options)
             except self._openai.BadRequestError as error:
                 named = str(error.param or "").split(".")[0]
                 if named not in options:
@@ -291,9 +302,14 @@ class _Answers:
         self.scores[answer["key"]] = answer["score"]
 
 
-def _tokens_of(reply: Any, turns: list[dict[str, str]], text: Any) -> int:
-    """Tokens of a call; a third of its bytes where the endpoint does not say."""
+def _tokens_of(reply: Any, messages: list[dict[str, Any]], text: Any) -> int:
+    """Tokens of a call; where the endpoint does not say, a third of its bytes, and `IMAGE_TOKENS` for an image."""
     total = getattr(getattr(reply, "usage", None), "total_tokens", None)
     if isinstance(total, int):
         return total
-    return sum(len(part.encode(errors="replace")) for part in (*(turn["content"] for turn in turns), str(text))) // 3
+    contents = [message["content"] for message in messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    texts = [content for content in contents if isinstance(content, str)]
+    texts += [part["text"] for part in parts if part["type"] == "text"]
+    shown = sum(part["type"] == "image_url" for part in parts)
+    return sum(len(part.encode(errors="replace")) for part in (*texts, str(text))) // 3 + IMAGE_TOKENS * shown
