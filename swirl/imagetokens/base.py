@@ -30,9 +30,10 @@ KINDS = {
     # kind: the module that has its class, and the class
     "tile": ("swirl.imagetokens.tile", "TileTokenizer"),
     "fsq": ("swirl.imagetokens.fsq", "FSQTokenizer"),
-    "chameleon": ("swirl.imagetokens.pretrained", "ChameleonTokenizer"),
-    "emu3": ("swirl.imagetokens.pretrained", "Emu3Tokenizer"),
-    "janus": ("swirl.imagetokens.pretrained", "JanusTokenizer"),
+    "liquid": ("swirl.imagetokens.pretrained", "PretrainedTokenizer"),
+    "chameleon": ("swirl.imagetokens.pretrained", "PretrainedTokenizer"),
+    "emu3": ("swirl.imagetokens.pretrained", "PretrainedTokenizer"),
+    "janus": ("swirl.imagetokens.pretrained", "PretrainedTokenizer"),
 }
 FOLDER = "images"
 """Of a saved tokenizer, in the data of a run and in its checkpoints."""
