@@ -27,27 +27,24 @@ _TEMPLATE = (
 
 
 def build(texts: Iterable[str], folder: Path, spec: Model, seed: int, images: ImageTokenizer | None = None) -> None:
-    """Train a tokenizer on `texts` and save it with a randomly initialised Llama to `folder`.
-
-    Where states hold images, its vocabulary has their tokens too.
-    """
-    tokenizer = train_tokenizer(texts if images is None else (images.pattern.sub("", text) for text in texts), spec)
-    if images:
-        tokenizer.add_tokens(list(images.tokens))
+    """Train a tokenizer on `texts` and save it with a randomly initialised Llama to `folder`."""
+    tokenizer = train_tokenizer(texts, spec, images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(configure(tokenizer, spec))
     models.save(model, tokenizer, folder)
 
 
-def train_tokenizer(texts: Iterable[str], spec: Model) -> Any:
-    """Train the byte-level tokenizer of a `tiny` model."""
+def train_tokenizer(texts: Iterable[str], spec: Model, images: ImageTokenizer | None = None) -> Any:
+    """Train the byte-level tokenizer of a `tiny` model; where states hold images, it has their tokens too."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
     from tokenizers.models import BPE
 
     core = Tokenizer(BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    if images:
+        texts = (images.pattern.sub("", text) for text in texts)
     special = [_PAD, _BOS, _END, _REPLY, ACTION, NEXT]
     core.train_from_iterator(
         texts,
@@ -58,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], spec: Model) -> Any:
             show_progress=False,
         ),
     )
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=_PAD,
         bos_token=_BOS,
@@ -68,6 +65,8 @@ def train_tokenizer(texts: Iterable[str], spec: Model) -> Any:
         clean_up_tokenization_spaces=False,
         model_max_length=spec.max_length,
     )
+    tokenizer.add_tokens(list(images.tokens) if images else [])
+    return tokenizer
 
 
 def configure(tokenizer: Any, spec: Model) -> LlamaConfig:

@@ -7,7 +7,7 @@
 The tokenizer is learned from the training frames alone: what validation and test show may be new to it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,8 +67,10 @@ def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) 
         InputError: An image cannot be read or written, or the tokenizer cannot be learned.
         MissingPartError: It needs a package that is not installed.
     """
-    shown = list(dict.fromkeys(_images(frames / f"{name}.parquet" for name in ("labelled", "state_only"))))
-    tokenizer = _tokenizer(sorted(shown), spec, seed, device)
+    training = [frames / f"{name}.parquet" for name in ("labelled", "state_only")]
+    names = shown(pa.concat_tables([pq.read_table(path, columns=list(FRAMES)) for path in training]))
+    tokenizer = learn(names, spec, seed, device)
+    assert tokenizer is not None
     (out / imagetokens.FOLDER).mkdir()
     tokenizer.save(out / imagetokens.FOLDER)
     outside: set[str] = set()
@@ -79,10 +81,24 @@ def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) 
             texts = {text for column in FRAMES for text in table[column].unique().to_pylist()}
             outside.update(*(tokenizer.pattern.sub("", text) for text in texts))
     imagetokens.note_outside(out / imagetokens.FOLDER, outside)
-    return {"codes": len(tokenizer.tokens), "images": len(shown)}
+    return {"codes": len(tokenizer.tokens), "images": len(names)}
 
 
-def _tokenizer(shown: Sequence[str], spec: Images, seed: int, device: str) -> ImageTokenizer:
+def learn(shown: Sequence[str], spec: Images, seed: int, device: str) -> ImageTokenizer | None:
+    """The image tokenizer that a recipe names; `None` where it names none.
+
+    Args:
+        shown: Where the frames are that it may learn from.
+        spec: Which tokenizer.
+        seed: Of its training.
+        device: Where it is trained.
+
+    Raises:
+        InputError: There is none of this name, or it cannot be learned.
+        MissingPartError: It needs a package that is not installed.
+    """
+    if not spec.tokenizer:
+        return None
     if spec.tokenizer == "tile":
         from swirl.imagetokens import tile
 
@@ -96,12 +112,10 @@ def _tokenizer(shown: Sequence[str], spec: Images, seed: int, device: str) -> Im
     return imagetokens.load(Path(spec.tokenizer))
 
 
-def _images(paths: Iterable[Path]) -> Iterator[str]:
-    """Where the images of files' states are."""
-    for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=list(FRAMES)):
-            for text in {text for column in batch.columns for text in column.to_pylist()}:
-                yield from (part["image"] for part in state_parts(text) if part["type"] == "image")
+def shown(table: pa.Table) -> list[str]:
+    """Where the images of a table's states are, each once, in order."""
+    texts = {text for name in FRAMES for text in table[name].unique().to_pylist()}
+    return sorted({part["image"] for text in texts for part in state_parts(text) if part["type"] == "image"})
 
 
 def with_tokens(table: pa.Table, tokenizer: ImageTokenizer, title: str = "write images") -> pa.Table:

@@ -48,7 +48,7 @@ def forward_values(tokenizer: ImageTokenizer, rows: Rows, predictions: Sequence[
         ("_changed", predictions, differ),
         ("_ceiling", truths, every),
     ):
-        pairs = [_against(rows[i], drawn.frame(texts[i])) for i in index]
+        pairs = [_against(rows[i], drawn.frame(texts[i])) for i in index.tolist()]
         for metric, values in zip(("psnr", "ssim"), zip(*pairs, strict=True), strict=False):
             if None not in values:  # a frame too small for an SSIM
                 found[f"image_{metric}{name}"] = np.array(values, float), index

@@ -53,12 +53,14 @@ class ImageTokenizer(Protocol):
         tokens: The token of each code in the language model's vocabulary; code k is written as `tokens[k]`.
         pattern: Matches one of them, and nothing that a text has by itself.
         side: Of the square that a code stands for, pixels.
+        first: Id of the first token in a language model whose tokenizer has no names for them; `None` elsewhere.
     """
 
     kind: str
     tokens: tuple[str, ...]
     pattern: re.Pattern[str]
     side: int
+    first: int | None
 
     def encode(self, frames: Sequence[Image.Image]) -> list[np.ndarray]:
         """The codes of RGB images: int64 (rows, columns) each.

@@ -42,10 +42,12 @@ class FSQTokenizer:
 
     kind = "fsq"
     pattern = base.OWN
+    first: int | None = None
 
     def __init__(self, network: "Autoencoder", size: tuple[int, int]) -> None:
         self.network = network.cpu().eval().requires_grad_(False)
         self.size = size
+        self.side = network.patch
         self.grid = (size[1] // network.patch, size[0] // network.patch)
         self.tokens = base.own_tokens(math.prod(network.levels))
 

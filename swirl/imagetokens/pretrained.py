@@ -96,6 +96,7 @@ class PretrainedTokenizer:
         self.kind, self.source, self.form = kind, source, FORMS[kind]
         self.pattern, self.first = self.form.pattern, self.form.first
         self.model = vqgan.load("chameleon" if kind == "liquid" else kind, source)
+        self.side = self.model.patch
         self.device = models.device_of(device)
         self.model.module.to(self.device).eval().requires_grad_(False)
         self.tokens = tuple(map(self.form.token, range(self.model.codes)))

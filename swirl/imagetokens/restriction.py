@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl import durable
+from swirl.imagetokens import vocabulary
 from swirl.types import Role
 
 OUTSIDE = "outside.txt"
@@ -42,7 +43,7 @@ def suppressed(tokenizer: Any, tokens: Sequence[str], outside: str, role: Role, 
         role: Who replies.
         changes: Whether next states are written as changes.
     """
-    of_images = set(tokenizer.convert_tokens_to_ids(list(tokens)))
+    of_images = set(vocabulary.ids(tokenizer, tokens))
     if role == "inverse":
         return sorted(of_images)
     if any(letter.isalnum() for letter in outside):

@@ -30,6 +30,7 @@ class TileTokenizer:
 
     kind = "tile"
     pattern = base.OWN
+    first: int | None = None
 
     def __init__(self, tiles: np.ndarray) -> None:
         self.tiles = tiles

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from swirl import durable, imagetokens, labelling, ledger, metrics, models, parallel, prompts, tiny, train
 from swirl.config import Recipe
 from swirl.eval import held_out
-from swirl.imagetokens import ImageTokenizer
+from swirl.imagetokens import ImageTokenizer, vocabulary
 from swirl.methods import METHODS
 from swirl.methods.branching import Base
 from swirl.scorer import Scorer
@@ -147,22 +147,31 @@ class Phases:
 
     def start(self) -> Pair:
         """The checkpoint that both roles start from: `tiny` is built from the recording's text."""
-        spec = self.recipe.model
+        spec, images = self.recipe.model, self.images
         if spec.name != "tiny":
             self._start = models.located(spec.name)
             if any(METHODS.get(name) == "swirl" for name in self.recipe.methods):  # those that sample while they train
                 models.check_padding(self._start, spec.trust_remote_code)
-            return Pair(self._start, self._start)
+            if images is None:
+                return Pair(self._start, self._start)
+
+        def extend(out: Path) -> None:
+            if images and parallel.is_main():
+                model, tokenizer = models.load(spec.name, "cpu", spec.dtype, spec.trust_remote_code)
+                vocabulary.extend(model, tokenizer, images.tokens, images.first, self.recipe.seed)
+                models.save(model, tokenizer, out)
+                self.write_card(out, ROLES)
 
         def build(out: Path) -> None:
             if parallel.is_main():
                 tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
                 rows = [row for table in tables for row in table.to_pylist()]
                 texts = {text for row in rows for text in (row["state"], row["next_state"], row.get("action") or "")}
-                tiny.build(sorted(texts), out, spec, self.recipe.seed, self.images)
+                tiny.build(sorted(texts), out, spec, self.recipe.seed, images)
                 self.write_card(out, ROLES)
 
-        self._start = self.phase("start", build, {"kind": "build", "steps": 0})
+        work = build if spec.name == "tiny" else extend
+        self._start = self.phase("start", work, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
 
     def stalled(self, patience: int, rounds: int, roles: Sequence[Role] = ROLES) -> bool:

@@ -10,7 +10,7 @@ They are estimates: good for choosing between minutes and days, not between two 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,9 @@ import torch
 
 from swirl import data, models, progress, prompts, tiny, worlds
 from swirl.config import Recipe
+from swirl.data import imaging
 from swirl.errors import MissingPartError
+from swirl.imagetokens import ImageTokenizer
 from swirl.methods import session
 from swirl.methods.cost import Cost, Lengths, Machine, Shape
 from swirl.methods.phases import Pair
@@ -76,8 +78,8 @@ def plan(recipe: Recipe, cache: Path) -> dict[str, Any]:
     pair: Pair = runner.start()
     for _, method in session._methods(recipe):
         pair = method(runner, pair)
-    rows, total = _recording(recipe, cache)
-    tokenizer, shape = _model(recipe, rows)
+    rows, total, images = _recording(recipe, cache)
+    tokenizer, shape = _model(recipe, rows, images)
     lengths = _lengths(recipe, tokenizer, rows)
     machine = _benchmark(recipe, shape)
     cost = Cost(recipe, shape, lengths, machine, total, _listed(recipe, rows))
@@ -92,23 +94,33 @@ def plan(recipe: Recipe, cache: Path) -> dict[str, Any]:
     }
 
 
-def _recording(recipe: Recipe, cache: Path) -> tuple[list[dict[str, Any]], int]:
-    """Some rows of the recording, and how many it has or will have; no rows where its simulator is missing."""
+def _recording(recipe: Recipe, cache: Path) -> tuple[list[dict[str, Any]], int, ImageTokenizer | None]:
+    """Some rows of the recording, how many it has or will have, and the image tokenizer that wrote them.
+
+    There are no rows where the world's simulator is missing. A tokenizer that is yet to be trained writes as many
+    tokens before.
+    """
     path = session.recording_path(recipe, cache)
     if recipe.data.path or path.is_file():
-        table = data.read(path)
-        total = table.num_rows
-    else:
-        total = recipe.data.transitions
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "trial.parquet"
-            try:
-                session.collect(recipe, path, min(TRIAL, total))
-            except MissingPartError:
-                return [], total
-            table = data.read(path)
+        return _sample(recipe, path)
+    total = recipe.data.transitions
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.parquet"
+        try:
+            session.collect(recipe, path, min(TRIAL, total))
+        except MissingPartError:
+            return [], total, None
+        rows, _, images = _sample(recipe, path)
+        return rows, total, images
+
+
+def _sample(recipe: Recipe, path: Path) -> tuple[list[dict[str, Any]], int, ImageTokenizer | None]:
+    table = data.read(path)
     picked = np.random.default_rng(0).permutation(table.num_rows)[:SAMPLE]
-    return data.with_history(table, recipe.data.history).take(np.sort(picked)).to_pylist(), total
+    rows = data.with_history(table, recipe.data.history).take(np.sort(picked))
+    session.check_images(recipe, table, path)
+    images = imaging.learn(imaging.shown(rows), replace(recipe.images, steps=0), recipe.seed, recipe.device)
+    return data.as_read(rows, images, path).to_pylist(), table.num_rows, images
 
 
 def _listed(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> int:
@@ -124,14 +136,14 @@ def _listed(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> int:
     return len(actions or ())
 
 
-def _model(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> tuple[Any, Shape]:
+def _model(recipe: Recipe, rows: Sequence[dict[str, Any]], images: ImageTokenizer | None) -> tuple[Any, Shape]:
     """The tokenizer, and the shape of the model on the meta device: no weights are read or made."""
     from transformers import AutoModelForCausalLM
 
     spec = recipe.model
     if spec.name == "tiny":
         texts = {text for row in rows for text in (row["state"], row["next_state"], row["action"] or "")}
-        tokenizer = tiny.train_tokenizer(sorted(texts), spec)
+        tokenizer = tiny.train_tokenizer(sorted(texts), spec, images)
         config = tiny.configure(tokenizer, spec)
     else:
         tokenizer = models.load_tokenizer(spec.name, spec.trust_remote_code)

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -83,6 +84,15 @@ def _data(run: ledger.Run, recipe: Recipe, cache: Path, before: Base | None) -> 
         if recipe.images.tokenizer:
             work = partial(_write_images, recipe, run.phase("frames", work, into="frames"))
     return run.phase("data", work, into="data", seconds_before=seconds)
+
+
+def check_images(recipe: Recipe, table: pa.Table, path: Path) -> None:
+    """Refuse a recording of images without an image tokenizer, and one of words with one."""
+    asked = recipe.images.tokenizer
+    if has_images(table) and not asked:
+        raise InputError(f'{path}: states hold images; give images.tokenizer, "tile" for example')
+    if asked and not has_images(table):
+        raise InputError(f"{path}: states hold no image, but images.tokenizer = {asked!r}; leave that out")
 
 
 def _write_images(recipe: Recipe, frames: Path, staging: Path) -> None:
@@ -160,12 +170,7 @@ def _split(recipe: Recipe, staging: Path, cache: Path) -> None:
         return
     spec, path = recipe.data, recording(recipe, cache)
     table = data.read(path)
-    if has_images(table) != bool(recipe.images.tokenizer):
-        raise InputError(
-            f"{path}: its states hold no image, and images.tokenizer = {recipe.images.tokenizer!r}; leave that out"
-            if recipe.images.tokenizer
-            else f"{path}: its states hold images, and images.tokenizer is not set; give it, e.g. tile or fsq"
-        )
+    check_images(recipe, table, path)
     counts = data.split(
         table,
         staging,
