@@ -50,16 +50,17 @@ class Images:
     """How images in states become tokens of the language model."""
 
     tokenizer: str = ""
-    """`tile` (exact, for frames of square tiles), `fsq` (an autoencoder trained on the training frames), or the folder
-    of an image tokenizer, learned elsewhere or a pretrained model's; empty: states hold no images."""
+    """`tile` (exact, for frames of square tiles), `vq` (prototypes of the training frames' patches), `fsq` (an
+    autoencoder trained on the training frames), or the folder of an image tokenizer, learned elsewhere or a pretrained
+    model's; empty: states hold no images."""
     tile: int = 8
     """`tile`: side of a tile, pixels."""
     codes: int = 1024
-    """`tile`: most distinct tiles."""
+    """`tile`: most distinct tiles; `vq`: prototypes."""
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """`fsq`: values per latent channel; their product is the number of codes."""
     patch: int = 8
-    """`fsq`: side of the square that a code stands for, pixels, a power of two."""
+    """`vq`, `fsq`: side of the square that a code stands for, pixels."""
     width: int = 32
     """`fsq`: channels of the autoencoder's first layer."""
     steps: int = 2000

@@ -103,12 +103,18 @@ def learn(shown: Sequence[str], spec: Images, seed: int, device: str) -> ImageTo
         from swirl.imagetokens import tile
 
         return tile.learn(shown, spec)
+    if spec.tokenizer == "vq":
+        from swirl.imagetokens import vq
+
+        return vq.learn(shown, spec, seed)
     if spec.tokenizer == "fsq":
         from swirl.imagetokens import fsq
 
         return fsq.learn(shown, spec, seed, device)
     if not Path(spec.tokenizer).is_dir():
-        raise InputError(f"images.tokenizer = {spec.tokenizer!r}, expected tile, fsq, or the folder of one; mend it")
+        raise InputError(
+            f"images.tokenizer = {spec.tokenizer!r}, expected tile, vq, fsq, or the folder of one; mend it"
+        )
     return imagetokens.load(Path(spec.tokenizer))
 
 

@@ -4,6 +4,7 @@
 |---|---|
 | `base.py` | what an image tokenizer is; states written with its tokens, and read back |
 | `tile.py` | `tile`: exact, for frames that are made of square tiles |
+| `vq.py` | `vq`: prototypes of patches by k-means |
 | `fsq.py` | `fsq`: a small autoencoder with finite scalar quantisation, trained on the user's own frames |
 | `pretrained.py` | the tokenizers of pretrained unified models |
 | `vocabulary.py` | the image tokens in a language model's vocabulary |
