@@ -276,7 +276,8 @@ def _add_model_commands(commands: Any) -> None:
 
     sub = _command(commands, "imagine", "Roll the forward model out from a state through a list of actions.")
     sub.add_argument("forward", help="run folder or checkpoint")
-    sub.add_argument("--state", required=True, help="the first state, or @FILE")
+    sub.add_argument("--state", required=True, help="the first state, or @FILE: text, or an image")
     sub.add_argument("--action", action="append", required=True, help="repeatable, in order")
+    sub.add_argument("--out", metavar="FILE", help="draw imagined images: a film strip (.png) or an animation (.gif)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")

@@ -274,22 +274,31 @@ def _label(a: argparse.Namespace) -> None:
 
 
 def _imagine(a: argparse.Namespace) -> None:
-    from swirl import api
+    from swirl import api, pictures
+    from swirl.data import files
 
-    text = _text(a.state)
-    states = api.load_forward(a.forward, a.device).imagine(text, a.action)
+    out = pictures.check_ending(Path(a.out)) if a.out else None
+    if out:
+        files.prepare(out)
+    first = _state(a.state)
+    states = [first, *api.load_forward(a.forward, a.device).imagine(first, a.action)]
+    if out:
+        pictures.draw(states, a.action, out)
     if a.json:
-        print(json.dumps([{"action": action, "state": state} for action, state in zip(a.action, states, strict=True)]))
+        told = zip(a.action, states[1:], strict=True)
+        print(json.dumps([{"action": action, "state": state} for action, state in told]))
         return
-    print(text)
-    for action, state in zip(a.action, states, strict=True):
-        print(f"\n--- {action}\n{state}")
+    print(pictures.in_words(first))
+    for action, state in zip(a.action, states[1:], strict=True):
+        print(f"\n--- {action}\n{pictures.in_words(state)}")
 
 
-def _text(argument: str) -> str:
-    """The argument itself, or the text of the file that `@FILE` names."""
+def _state(argument: str) -> Any:
+    """The argument itself, or what is in the file that `@FILE` names: an image, by its ending, or text."""
     if not argument.startswith("@"):
         return argument
+    if Path(argument[1:]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"):
+        return [{"type": "image", "image": argument[1:]}]
     try:
         return Path(argument[1:]).read_text(encoding="utf-8").strip("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -39,6 +39,7 @@ FLOORS = {
             "image_metrics",
             "image_similarity",
             "sheets",
+            "pictures",
         ],
         2,
     ),

@@ -10,6 +10,7 @@ What is measured beyond one step is in `suite`.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from swirl import imagetokens, labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.data.imaging import FRAMES
 from swirl.errors import InputError
-from swirl.eval import held_out, suite
+from swirl.eval import gallery, held_out, suite
 from swirl.eval.judge import Judge
 from swirl.eval.rows import interval, result
 from swirl.imagetokens import ImageTokenizer
@@ -152,7 +153,9 @@ def _measure(
     copied = held_out.baselines(rows, majority)[model.role]
     base = held_out.results(model.role, rows, copied, encoder=encoder, images=model.scorer.images)
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title, encoder)
-    found += judge.results(model.role, rows, predictions) if judge else []
+    images = model.scorer.images
+    draw = partial(gallery.drawn, images) if images else None
+    found += judge.results(model.role, rows, predictions, draw) if judge else []
     named = [{"model": held_out.BASELINES[model.role], **row} for row in base]
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
 

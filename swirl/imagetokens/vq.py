@@ -6,6 +6,7 @@ all tiles.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,8 @@ def learn(frames: Sequence[str], spec: Images, seed: int) -> TileTokenizer:
         ) from None
     patches, count = _distinct(frames, spec.patch, seed)
     if len(patches) > spec.codes:
-        found = MiniBatchKMeans(spec.codes, batch_size=4096, max_iter=30, n_init=1, init="random", random_state=seed)
+        settings: dict[str, Any] = {"batch_size": 4096, "max_iter": 30, "n_init": 1, "init": "random"}
+        found: Any = MiniBatchKMeans(spec.codes, **settings, random_state=seed)
         found.fit(patches.astype(np.float32) / 255, sample_weight=np.sqrt(count))
         patches = np.unique((found.cluster_centers_ * 255).round().astype(np.uint8), axis=0)
     return TileTokenizer(patches.reshape(len(patches), spec.patch, spec.patch, 3))
@@ -51,8 +53,8 @@ def _distinct(frames: Sequence[str], side: int, seed: int) -> tuple[np.ndarray, 
     counts: dict[bytes, int] = {}
     rng = np.random.default_rng(seed)
     with progress.bar("patches", total=len(frames)) as bar:
-        for number in rng.permutation(len(frames)).tolist():
-            tiles = cut_tiles(images.open_image(frames[number]), side)
+        for number in rng.permutation(len(frames)):
+            tiles = cut_tiles(images.open_image(frames[int(number)]), side)
             for patch in tiles.reshape(-1, side * side * 3):
                 known = patch.tobytes()
                 if known in counts or len(counts) < MOST:

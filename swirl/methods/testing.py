@@ -1,7 +1,7 @@
 """The one reading of the test part, at the end of a run.
 
 `test/phase.json` holds the metrics, `test/predictions.parquet` what every checkpoint wrote for every row that was
-scored: whoever compares runs needs more than their means.
+scored: whoever compares runs needs more than their means. Where states are images there are pictures too (`gallery`).
 """
 
 import json
@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import durable, metrics, parallel, similarity
-from swirl.eval import held_out
+from swirl.eval import gallery, held_out, rollouts
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
+from swirl.scorer import Scorer
 from swirl.types import ROLES, Role
 
 Rows = list[dict[str, Any]]
@@ -76,8 +77,22 @@ def read_test(runner: Runner, stages: Sequence[tuple[str, Pair]], staging: Path)
             {"phase": name, **row} for row in held_out.results("forward", rows, chosen, None, encoder, runner.images)
         ]
         wrote.add(name, "forward", chosen)
+    if runner.images:
+        recording = pq.read_table(runner.data / "test.parquet").to_pylist()
+        predictions = known["forward", stages[-1][1].forward][1]
+        gallery.write(runner.images, rows, predictions, recording, _predictor(runner, forward), recipe, staging)
     pq.write_table(wrote.table(), staging / "predictions.parquet")
     durable.atomic_write(staging / "phase.json", json.dumps({"phase": "test", "test": found}, indent=1) + "\n")
+
+
+def _predictor(runner: Runner, forward: Scorer) -> rollouts.Predict:
+    """Greedy next states of the rows that are asked about."""
+
+    def predict(asked: rollouts.Rows, title: str) -> list[str]:
+        actions = [row["action"] for row in asked]
+        return held_out.predict(forward, asked, actions, runner.recipe, runner.max_new_tokens["forward"], title)
+
+    return predict
 
 
 def baselines(runner: Runner, rows: Rows) -> dict[Role, list[str]]:
