@@ -44,7 +44,7 @@ def write(
         folder: Where to.
     """
     history, seed = recipe.data.history, recipe.data.seed
-    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    order = map(int, np.random.default_rng(seed).permutation(len(rows)))
     picked = [i for i in order if metrics.changed(rows[i]["state"], rows[i]["next_state"])][:ROWS]
     lines = []
     for i in picked:
