@@ -41,14 +41,13 @@ def as_read(table: pa.Table, tokenizer: ImageTokenizer | None, where: str | Path
     Raises:
         InputError: It holds images and the model reads none, or the other way round; or one cannot be read.
     """
-    if tokenizer and FRAMES["state"] in table.column_names:
-        return table
-    if has_images(table) != (tokenizer is not None):
+    done = FRAMES["state"] in table.column_names
+    if (done or has_images(table)) != (tokenizer is not None):
         held, reads = ("images", "none") if tokenizer is None else ("no images", "some")
         raise InputError(
             f"{where}: its states hold {held}, and the model reads {reads}; give another recording or model"
         )
-    return with_tokens(table, tokenizer) if tokenizer else table
+    return with_tokens(table, tokenizer) if tokenizer and not done else table
 
 
 def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) -> dict[str, int]:
