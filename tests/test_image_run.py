@@ -14,7 +14,7 @@ from PIL import Image
 from whole_runs import differing, phases_of
 
 import swirl
-from swirl import data, images, imagetokens, models, prompts
+from swirl import data, images, imagetokens, models, prompts, train
 from swirl.config import Images
 from swirl.data.splitting import PARTS
 from swirl.errors import InputError
@@ -92,9 +92,28 @@ def recipe(place):
 
 
 @pytest.fixture(scope="module")
-def run(place, recipe):
+def suppressed():
+    """What was kept from being sampled while `run` ran, by who samples."""
+    return {"generate": [], "grpo": []}
+
+
+@pytest.fixture(scope="module")
+def run(place, recipe, suppressed):
     """A run of all kinds of phases."""
-    session.run_recipe(recipe, place / "run", place / "cache")
+
+    def spy(module, name):
+        real = getattr(module, name)
+
+        def noted(*args, **options):
+            suppressed[name].append(tuple(options.get("suppress", ())))
+            return real(*args, **options)
+
+        patched.setattr(module, name, noted)
+
+    with pytest.MonkeyPatch.context() as patched:
+        spy(models, "generate")
+        spy(train, "grpo")
+        session.run_recipe(recipe, place / "run", place / "cache")
     return place / "run"
 
 
@@ -160,6 +179,17 @@ def test_every_checkpoint_carries_the_image_tokenizer_and_is_a_plain_one(run, to
     assert set(ids).isdisjoint(words.all_special_ids)
 
 
+def test_whoever_samples_is_kept_to_what_a_role_may_write(run, suppressed, tokenizer):
+    words, outside = models.load_tokenizer(run / "phases/01-start"), imagetokens.outside(run / "data/images")
+    assert outside == "\n"
+    forward, inverse = (
+        tuple(imagetokens.suppressed(words, tokenizer.tokens, outside, role, False)) for role in ("forward", "inverse")
+    )
+    assert len(forward) > len(inverse) == len(tokenizer.tokens)
+    assert suppressed["grpo"] == [forward, inverse]
+    assert set(suppressed["generate"]) == {forward, inverse}
+
+
 def test_no_file_of_a_run_names_an_action_that_is_hidden(run):
     for folder in ("frames", "data"):
         assert "action" not in pq.read_schema(run / folder / "state_only.parquet").names
@@ -219,7 +249,7 @@ def test_a_run_that_begins_from_another_takes_its_data_over(place, short, alone,
         replace(short, images=replace(short.images, tile=4)),
         replace(short, data=replace(short.data, seed=1)),
     ):
-        with pytest.raises(InputError, match="was made with another recipe: (images|data) was"):
+        with pytest.raises(InputError, match=r"was made with another recipe: (images|data) was"):
             session.run_recipe(other, tmp_path / "no", tmp_path / "empty", alone)
 
 
@@ -231,6 +261,30 @@ def test_data_of_no_method_may_be_written_anew(place, recipe, tmp_path, run):
     session.run_recipe(replace(recipe, methods=()), tmp_path / "run", place / "cache")
     for part in PARTS:
         assert pq.read_table(tmp_path / f"run/data/{part}.parquet") == pq.read_table(run / f"data/{part}.parquet")
+
+
+def test_a_pretrained_model_gets_the_image_tokens_at_the_start(monkeypatch, place, recipe, qwen3, tmp_path):
+    monkeypatch.setattr(plan, "_benchmark", lambda recipe, shape: Machine(1e9, 1e9))
+    model = replace(recipe.model, name=str(qwen3), prompt="instruct", max_length=512)
+    evaluation = replace(recipe.evaluation, max_rows=3)
+    recipe = replace(recipe, methods=(), model=model, evaluation=evaluation)
+    session.run_recipe(recipe, tmp_path / "run", place / "cache")
+    assert phases_of(tmp_path / "run") == ["frames", "data", "start", "test"]
+    (before, words), (after, more) = (models.load(path) for path in (qwen3, tmp_path / "run/phases/01-start"))
+    tokens = imagetokens.load(tmp_path / "run/data/images").tokens
+    assert vocabulary.ids(more, tokens) == list(range(len(words), len(words) + len(tokens)))
+    old = before.get_input_embeddings().weight
+    assert after.get_input_embeddings().weight[: len(old)].equal(old)
+    assert ("start", "forward", "image_psnr") in results(tmp_path / "run")
+    forward = swirl.load_forward(tmp_path / "run", "cpu")
+    assert forward.scorer.images.tokens == tokens
+    rows = pq.read_table(tmp_path / "run/data/labelled.parquet").to_pylist()
+    asked = [len(forward.encode(row)[0]) for row in rows]
+    found = plan.plan(recipe, place / "cache")
+    assert min(asked) <= found["lengths"]["prompt"]["forward"] <= max(asked)
+    # The plan looks at rows of all parts, which may show some tiles more: an embedding each.
+    more_tiles = (found["model"]["parameters"] - after.num_parameters()) / old.shape[1]
+    assert 0 <= more_tiles < 8
 
 
 # Measured again
