@@ -38,7 +38,7 @@ def open_image(where: str, base: Path = Path()) -> Image.Image:
     Raises:
         InputError: There is no such file, it is no image, or not one in plain colours.
     """
-    name = f"{where[:40]}…" if where.startswith(URI) else where
+    name = short(where)
     try:
         data = io.BytesIO(_of_uri(where)) if where.startswith(URI) else base / where
         with warnings.catch_warnings(action="ignore"), Image.open(data, formats=FORMATS) as image:
@@ -55,6 +55,11 @@ def open_image(where: str, base: Path = Path()) -> Image.Image:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{name}: a broken image ({error}); write it again") from None
     return _plain(image, name)
+
+
+def short(where: str) -> str:
+    """What to call an image in a message: its path, or how its URI begins."""
+    return f"{where[:40]}…" if where.startswith(URI) else where
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:

@@ -125,7 +125,9 @@ def test_check_counts_images_and_names_those_that_cannot_be_used(tmp_path):
         ],
         strict=True,
     ):
-        assert problem.startswith(f"a.jsonl:{row}: {tmp_path}") and words in problem
+        assert (
+            problem.startswith(f"a.jsonl:{row}, trajectory 't00000{row - 1}' step 0: {tmp_path}") and words in problem
+        )
     assert "1 more images cannot be used" in report.problems
     assert "images of 2 sizes; to make them one, import with --size WxH" in report.notes
     assert "images            18 in states, 8 distinct (4x2: 1, 4x4: 1)" in report.lines()

@@ -32,7 +32,13 @@ logger = logging.getLogger(__name__)
 
 JSONL = (".jsonl", ".json", ".jsonl.gz")
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".pq", ".json.gz", ".ndjson", ".ndjson.gz")
-OURS = ("behaviour", "history", INFERRED)  # columns that we write ourselves and that no reader needs to hear about
+OURS = (
+    "behaviour",
+    "history",
+    "frame",
+    "next_frame",
+    INFERRED,
+)  # columns that we write ourselves and that no reader needs to hear about
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "state": (str, list),
     "action": (str,),

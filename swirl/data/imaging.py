@@ -7,6 +7,7 @@
 The tokenizer is learned from the training frames alone: what validation and test show may be new to it.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,14 +41,13 @@ def as_read(table: pa.Table, tokenizer: ImageTokenizer | None, where: str | Path
     Raises:
         InputError: It holds images and the model reads none, or the other way round; or one cannot be read.
     """
-    if tokenizer and FRAMES["state"] in table.column_names:
-        return table
-    if has_images(table) != (tokenizer is not None):
+    done = FRAMES["state"] in table.column_names
+    if (done or has_images(table)) != (tokenizer is not None):
         held, reads = ("images", "none") if tokenizer is None else ("no images", "some")
         raise InputError(
             f"{where}: its states hold {held}, and the model reads {reads}; give another recording or model"
         )
-    return with_tokens(table, tokenizer) if tokenizer else table
+    return with_tokens(table, tokenizer) if tokenizer and not done else table
 
 
 def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) -> dict[str, int]:
@@ -71,8 +71,10 @@ def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) 
     names = shown(pa.concat_tables([pq.read_table(path, columns=list(FRAMES)) for path in training]))
     tokenizer = learn(names, spec, seed, device)
     assert tokenizer is not None
-    (out / imagetokens.FOLDER).mkdir()
-    tokenizer.save(out / imagetokens.FOLDER)
+    folder = out / imagetokens.FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed left
+    folder.mkdir()
+    tokenizer.save(folder)
     outside: set[str] = set()
     for name in PARTS:
         table = with_tokens(pq.read_table(frames / f"{name}.parquet"), tokenizer, f"write {name}")
@@ -80,7 +82,7 @@ def write_images(frames: Path, out: Path, spec: Images, seed: int, device: str) 
         if name in ("labelled", "state_only"):
             texts = {text for column in FRAMES for text in table[column].unique().to_pylist()}
             outside.update(*(tokenizer.pattern.sub("", text) for text in texts))
-    imagetokens.note_outside(out / imagetokens.FOLDER, outside)
+    imagetokens.note_outside(folder, outside)
     return {"codes": len(tokenizer.tokens), "images": len(names)}
 
 

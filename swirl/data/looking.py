@@ -48,7 +48,8 @@ def look(table: pa.Table, names: list[str]) -> tuple[Images | None, list[str]]:
                     sizes[f"{image.width}x{image.height}"] += 1
                 except InputError as error:
                     broken += 1
-                    problems += [f"{names[row]}: {error}"] if broken <= FEW else []
+                    step = f"trajectory {table['trajectory'][row].as_py()!r} step {table['step'][row].as_py()}"
+                    problems += [f"{names[row]}, {step}: {error}"] if broken <= FEW else []
             bar.advance()
     if broken > FEW:
         problems.append(f"{broken - FEW:,} more images cannot be used")

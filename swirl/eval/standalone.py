@@ -78,8 +78,14 @@ def evaluate(
     forward_model = load_forward(forward, device) if forward else None
     inverse_model = load_inverse(inverse, device) if inverse else None
     models = [model for model in (forward_model, inverse_model) if model]
-    if len({carried and imagetokens.fingerprint(carried) for carried in map(_images, models)}) > 1:
+    reads, *others = (_images(model.checkpoint) for model in models)
+    if others not in ([], [reads]):
         raise InputError("the two models were trained with different image tokenizers; measure them one by one")
+    written = _images(Path(data).parent)
+    if reads and written and reads != written:
+        raise InputError(
+            f"{data} was written with another image tokenizer than the model's; give the recording that it is of"
+        )
     rows = read_rows(data, max(model.recipe.data.history for model in models), models[0].scorer.images)
     labelled = [row for row in rows if row["action"] is not None]
     if not labelled and len(models) < 2:
@@ -126,8 +132,10 @@ def read_rows(path: str | Path, history: int, images: ImageTokenizer | None = No
     return recordings.as_read(table, images, path).to_pylist()
 
 
-def _images(model: ForwardModel | InverseModel) -> Path | None:
-    return imagetokens.carried(model.checkpoint)
+def _images(folder: Path) -> str | None:
+    """Which image tokenizer a checkpoint or the data of a run carries."""
+    carried = imagetokens.carried(folder)
+    return imagetokens.fingerprint(carried) if carried else None
 
 
 def _draw(rows: Rows, most: int, seed: int) -> Rows:

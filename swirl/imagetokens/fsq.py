@@ -193,8 +193,8 @@ def learn(frames: Sequence[str], spec: Images, seed: int, device: str = "auto") 
     size = images.open_image(frames[0]).size
     if size[0] % spec.patch or size[1] % spec.patch:
         raise InputError(
-            f"{_name(frames[0])} has {size[0]}x{size[1]} pixels, expected multiples of images.patch = {spec.patch}; "
-            "set another images.patch, or resize the frames"
+            f"{images.short(frames[0])} has {size[0]}x{size[1]} pixels, expected multiples of images.patch = "
+            f"{spec.patch}; set another images.patch, or resize the frames"
         )
     where = models.device_of(device)
     with torch.random.fork_rng(devices=[]):
@@ -232,7 +232,7 @@ def _pixels(frames: Sequence[Image.Image]) -> torch.Tensor:
 
 def _sized(frame: str, size: tuple[int, int]) -> Image.Image:
     image = images.open_image(frame)
-    _check_size(image, size, _name(frame), "frames of a recording have to be of one size for fsq; resize them")
+    _check_size(image, size, images.short(frame), "frames of a recording have to be of one size for fsq; resize them")
     return image
 
 
@@ -241,7 +241,3 @@ def _check_size(frame: Image.Image, size: tuple[int, int], name: str, mend: str)
         raise InputError(
             f"{name} has {frame.width}x{frame.height} pixels, expected {size[0]}x{size[1]} as the other frames; {mend}"
         )
-
-
-def _name(frame: str) -> str:
-    return f"{frame[:40]}…" if frame.startswith(images.URI) else frame

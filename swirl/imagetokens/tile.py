@@ -113,7 +113,7 @@ def learn(frames: Sequence[str], spec: Images) -> TileTokenizer:
     tiles: set[bytes] = set()
     with progress.bar("tiles", total=len(frames)) as task:
         for number, frame in enumerate(frames, 1):
-            distinct = np.unique(_as_bytes(cut_tiles(images.open_image(frame), spec.tile)))
+            distinct = np.unique(_as_bytes(cut_tiles(images.open_image(frame), spec.tile, images.short(frame))))
             tiles.update(tile.tobytes() for tile in distinct)
             if len(tiles) > spec.codes:
                 raise InputError(
@@ -128,15 +128,23 @@ def learn(frames: Sequence[str], spec: Images) -> TileTokenizer:
     return TileTokenizer(pixels.reshape(len(tiles), spec.tile, spec.tile, 3))
 
 
-def cut_tiles(frame: Image.Image, side: int) -> np.ndarray:
-    """An RGB image as tiles: (rows, columns, side, side, 3) of uint8.
+def cut_tiles(frame: Image.Image, side: int, name: str = "an image") -> np.ndarray:
+    """An RGB image as tiles.
+
+    Args:
+        frame: The image.
+        side: Of a tile, pixels.
+        name: What to call the image where it cannot be cut.
+
+    Returns:
+        (rows, columns, side, side, 3) of uint8.
 
     Raises:
         InputError: The image's sides are no multiples of the tile's.
     """
     if frame.width % side or frame.height % side or not frame.width * frame.height:
         raise InputError(
-            f"an image of {frame.width}x{frame.height} pixels, expected multiples of the {side} pixels of a tile; "
+            f"{name} has {frame.width}x{frame.height} pixels, expected multiples of the {side} pixels of a tile; "
             'resize the frames, or set another images.tile or images.tokenizer = "fsq"'
         )
     pixels = np.asarray(frame).reshape(frame.height // side, side, frame.width // side, side, 3)

@@ -22,7 +22,7 @@ from swirl import data, models, progress, prompts, tiny, worlds
 from swirl.config import Recipe
 from swirl.data import imaging
 from swirl.errors import MissingPartError
-from swirl.imagetokens import ImageTokenizer
+from swirl.imagetokens import ImageTokenizer, vocabulary
 from swirl.methods import session
 from swirl.methods.cost import Cost, Lengths, Machine, Shape
 from swirl.methods.phases import Pair
@@ -150,7 +150,9 @@ def _model(recipe: Recipe, rows: Sequence[dict[str, Any]], images: ImageTokenize
         config = models.load_config(spec.name, spec.trust_remote_code)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=spec.trust_remote_code)
-    text = config.get_text_config()
+    if images:
+        vocabulary.extend(model, tokenizer, images.tokens, images.first)
+    text = model.config.get_text_config()
     total = sum(parameter.numel() for parameter in model.parameters())
     own = 0 if text.tie_word_embeddings else text.vocab_size * text.hidden_size
     return tokenizer, Shape(total, total - own, text.num_hidden_layers, text.hidden_size, text.vocab_size)

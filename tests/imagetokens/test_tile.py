@@ -100,7 +100,7 @@ def test_the_nearest_is_the_same_in_parts(tokenizer, monkeypatch):
 
 def test_sizes_that_are_no_multiples(tokenizer):
     for size in [(5, 4), (4, 5), (1, 1)]:
-        with pytest.raises(InputError, match=rf"an image of {size[0]}x{size[1]} pixels, expected multiples of the 2 "):
+        with pytest.raises(InputError, match=rf"an image has {size[0]}x{size[1]} pixels, expected multiples of the 2 "):
             tokenizer.encode([frame([RED]), Image.new("RGB", size)])
         with pytest.raises(InputError, match=r"set another images\.tile"):
             tile.learn(uris(Image.new("RGB", size)), SPEC)
