@@ -101,10 +101,10 @@ def _collect(a: argparse.Namespace) -> None:
     print(f"{a.out}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _option(text: str, name: str = "--option") -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign:
-        raise InputError(f"--option {text}: expected KEY=VALUE")
+        raise InputError(f"{name} {text}: expected KEY=VALUE")
     try:
         return key, json.loads(value)
     except json.JSONDecodeError:
@@ -255,7 +255,9 @@ def _eval(a: argparse.Namespace) -> None:
     limits = (a.judge_requests, a.judge_tokens)
     roles = sum(bool(path) for path in (a.forward, a.inverse))
     judge = Judge(a.judge, a.judge_model, a.judge_cache, *limits, parts=roles) if a.judge else None
-    rows = standalone.evaluate(a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder, a.suite, judge)
+    template = dict(_option(text, "--template") for text in a.template)
+    given = (a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder)
+    rows = standalone.evaluate(*given, a.suite, judge, a.turns, a.max_new_tokens, template)
     standalone.show(rows, as_json=a.json)
     if a.plot:
         plots.plot_reliability(rows, Path(a.plot))
