@@ -1,8 +1,8 @@
 """`swirl`: parse, then import, then call. No logic.
 
 Results go to stdout, logs and progress to stderr. Exit codes: 0; 1 a fault of ours, with a traceback, or a run without
-the gain that `--require-gain` asks for, a line per role; 2 the user's input, one line; 3 a part that is missing here,
-with the command that installs it; 130 interrupted.
+the gain that `--require-gain` asks for or a judge that scores nothing, a line per role; 2 the user's input, one line;
+3 a part that is missing here, with the command that installs it; 130 interrupted.
 """
 
 import argparse
@@ -244,7 +244,7 @@ def _varied(texts: Sequence[str]) -> dict[str, list[Any]]:
     return varied
 
 
-def _eval(a: argparse.Namespace) -> None:
+def _eval(a: argparse.Namespace) -> int:
     from swirl import plots
     from swirl.data import files
     from swirl.eval import standalone
@@ -261,6 +261,10 @@ def _eval(a: argparse.Namespace) -> None:
     standalone.show(rows, as_json=a.json)
     if a.plot:
         plots.plot_reliability(rows, Path(a.plot))
+    unscored = [row["role"] for row in rows if row["metric"] == "judge_missing" and row["value"] == row["n"]]
+    for role in unscored:
+        print(f"swirl: the judge gave no prediction of the {role} model a score", file=sys.stderr)
+    return int(bool(unscored))
 
 
 def _label(a: argparse.Namespace) -> None:
