@@ -6,11 +6,12 @@ inverse = swirl.load_inverse("runs/minigrid")
 inverse.infer(state, next_state)                          # [Candidate(action="forward", ...)]
 
 A path is a run folder, a phase of a run, or any `transformers` checkpoint whose tokenizer has a chat template. A run
-knows how its models were prompted; any other checkpoint is asked with the role's instruction, zero-shot.
+knows how its models were prompted; any other checkpoint is asked with the role's instruction, zero-shot, and does not
+think aloud where its chat template can switch that off.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ class _Model:
 
     role: Role
 
-    def __init__(self, path: str | Path, device: str = "auto") -> None:
-        self.checkpoint, self.recipe = resolve(path, self.role)
+    def __init__(self, path: str | Path, device: str = "auto", template: Mapping[str, Any] | None = None) -> None:
+        self.checkpoint, self.recipe = resolve(path, self.role, template)
         self.spec = self.recipe.model
         self.scorer = Scorer(
             self.checkpoint,
@@ -364,27 +365,29 @@ def _sample(
     return [found[i] for i in range(len(rows))]
 
 
-def load_forward(path: str | Path, device: str = "auto") -> ForwardModel:
+def load_forward(path: str | Path, device: str = "auto", template: Mapping[str, Any] | None = None) -> ForwardModel:
     """Load a forward model.
 
     Args:
         path: See `resolve`.
         device: `auto` (CUDA where there is one), `cpu`, `cuda`.
+        template: See `resolve`.
 
     Raises:
         InputError: There is no whole checkpoint.
     """
-    return ForwardModel(path, device)
+    return ForwardModel(path, device, template)
 
 
-def load_inverse(path: str | Path, device: str = "auto") -> InverseModel:
+def load_inverse(path: str | Path, device: str = "auto", template: Mapping[str, Any] | None = None) -> InverseModel:
     """Load an inverse model.
 
     Args:
         path: See `resolve`.
         device: `auto` (CUDA where there is one), `cpu`, `cuda`.
+        template: See `resolve`.
 
     Raises:
         InputError: There is no whole checkpoint.
     """
-    return InverseModel(path, device)
+    return InverseModel(path, device, template)

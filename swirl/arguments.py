@@ -60,11 +60,14 @@ def _check_together(arguments: argparse.Namespace) -> None:
         raise InputError("--judge-requests and --judge-tokens are caps of --judge; give it too, or leave them out")
     if arguments.command == "compare" and arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: expected at least 1")
-    if arguments.command == "eval" and "plot" in given:
-        if not arguments.plot.lower().endswith((".png", ".svg")):
+    if arguments.command == "eval":
+        parts = {part.strip() for part in (arguments.suite or "").split(",")}
+        if "plot" in given and not arguments.plot.lower().endswith((".png", ".svg")):
             raise InputError(f"--plot {arguments.plot}: expected a file that ends in .png or .svg")
-        if not {"trust", "all"} & {part.strip() for part in (arguments.suite or "").split(",")}:
+        if "plot" in given and not {"trust", "all"} & parts:
             raise InputError("--plot draws what the suite's part trust measures; give --suite trust too")
+        if "turns" in given and not {"rollouts", "all"} & parts:
+            raise InputError("--turns is of the suite's part rollouts; give --suite rollouts too")
     if arguments.command == "label":
         for use, unread in (("labels", ("pick", "inverse", "forward", "action")), ("pick", ("forward", "action"))):
             for other in unread:
@@ -242,6 +245,19 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--forward", help="run folder or checkpoint of a forward model")
     sub.add_argument("--inverse", help="run folder or checkpoint of an inverse model")
     sub.add_argument("--max-rows", type=int, help="most rows to score, 0: all (default: as the model's run, else 2000)")
+    sub.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="longest reply (default: the longest recorded one and a quarter)",
+    )
+    sub.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the chat template of a model that no run made, e.g. enable_thinking=true; VALUE is JSON; repeatable",
+    )
     sub.add_argument("--judge", metavar="URL", help="have a language model score 0 to 10, see docs/judge.md")
     sub.add_argument("--judge-model", metavar="NAME", help="its name at that endpoint")
     sub.add_argument(
@@ -251,6 +267,7 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--judge-tokens", type=int, metavar="N", help="tokens after which it ends (default: no limit)")
     sub.add_argument("--encoder", default="", help="BERTScore too, with this encoder: all-minilm-l6-v2, or a folder")
     sub.add_argument("--suite", metavar="PARTS", help="also rollouts, knowledge, trust, real (comma-separated), or all")
+    sub.add_argument("--turns", type=int, metavar="N", help="rollouts: the longest, in steps (default: 6)")
     sub.add_argument("--plot", metavar="FILE", help="trust: draw confidence against accuracy (.png or .svg)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")

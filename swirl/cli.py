@@ -1,8 +1,8 @@
 """`swirl`: parse, then import, then call. No logic.
 
 Results go to stdout, logs and progress to stderr. Exit codes: 0; 1 a fault of ours, with a traceback, or a run without
-the gain that `--require-gain` asks for, a line per role; 2 the user's input, one line; 3 a part that is missing here,
-with the command that installs it; 130 interrupted.
+the gain that `--require-gain` asks for or a judge that scores nothing, a line per role; 2 the user's input, one line;
+3 a part that is missing here, with the command that installs it; 130 interrupted.
 """
 
 import argparse
@@ -101,10 +101,10 @@ def _collect(a: argparse.Namespace) -> None:
     print(f"{a.out}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _option(text: str, name: str = "--option") -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign:
-        raise InputError(f"--option {text}: expected KEY=VALUE")
+        raise InputError(f"{name} {text}: expected KEY=VALUE")
     try:
         return key, json.loads(value)
     except json.JSONDecodeError:
@@ -244,7 +244,7 @@ def _varied(texts: Sequence[str]) -> dict[str, list[Any]]:
     return varied
 
 
-def _eval(a: argparse.Namespace) -> None:
+def _eval(a: argparse.Namespace) -> int:
     from swirl import plots
     from swirl.data import files
     from swirl.eval import standalone
@@ -255,10 +255,16 @@ def _eval(a: argparse.Namespace) -> None:
     limits = (a.judge_requests, a.judge_tokens)
     roles = sum(bool(path) for path in (a.forward, a.inverse))
     judge = Judge(a.judge, a.judge_model, a.judge_cache, *limits, parts=roles) if a.judge else None
-    rows = standalone.evaluate(a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder, a.suite, judge)
+    template = dict(_option(text, "--template") for text in a.template)
+    given = (a.data, a.forward, a.inverse, a.max_rows, a.device, a.encoder)
+    rows = standalone.evaluate(*given, a.suite, judge, a.turns, a.max_new_tokens, template)
     standalone.show(rows, as_json=a.json)
     if a.plot:
         plots.plot_reliability(rows, Path(a.plot))
+    unscored = [row["role"] for row in rows if row["metric"] == "judge_missing" and row["value"] == row["n"]]
+    for role in unscored:
+        print(f"swirl: the judge gave no prediction of the {role} model a score", file=sys.stderr)
+    return int(bool(unscored))
 
 
 def _label(a: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from swirl import models, progress, prompts
 from swirl.metrics import normalise_action
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
-from swirl.types import State
+from swirl.types import Role, State
 
 Rows = Sequence[dict[str, Any]]
 ListActions = Callable[[State], Sequence[str] | None]
@@ -38,6 +38,38 @@ class Candidate:
     forward: float | None = None
 
 
+def ask(
+    role: Role,
+    scorer: Scorer,
+    rows: Rows,
+    *,
+    max_new_tokens: int,
+    style: str,
+    template: dict[str, Any],
+    title: str,
+    **sampling: Any,
+) -> list[list[models.Reply]]:
+    """A model's replies to the prompts of rows, as `models.generate` gives them; `sampling` goes there."""
+    asked = [
+        prompts.encode_prompt(scorer.tokenizer, prompts.transition_prompt(role, row, style), **template) for row in rows
+    ]
+    with progress.bar(title, len(rows)) as bar:
+        return models.generate(
+            scorer.model,
+            scorer.tokenizer,
+            asked,
+            max_new_tokens=max_new_tokens,
+            suppress=scorer.suppressed(role, style),
+            advance=bar.advance,
+            **sampling,
+        )
+
+
+def action_in(reply: models.Reply) -> str:
+    """The action in a reply; "" where it is empty or was cut off."""
+    return prompts.parse_reply("inverse", reply.text) if reply.finished else ""
+
+
 def infer(
     inverse: Scorer,
     rows: Rows,
@@ -56,26 +88,20 @@ def infer(
     Returns:
         `n` actions per row as they were sampled; a reply that was cut off or is empty is "".
     """
-    asked = [
-        prompts.encode_prompt(inverse.tokenizer, prompts.transition_prompt("inverse", row, style), **template)
-        for row in rows
-    ]
-    with progress.bar(title, len(rows)) as bar:
-        replies = models.generate(
-            inverse.model,
-            inverse.tokenizer,
-            asked,
-            n=n,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            batch=batch,
-            suppress=inverse.suppressed("inverse", style),
-            advance=bar.advance,
-        )
-    return [
-        [prompts.parse_reply("inverse", reply.text) if reply.finished else "" for reply in group] for group in replies
-    ]
+    replies = ask(
+        "inverse",
+        inverse,
+        rows,
+        n=n,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        style=style,
+        template=template,
+        seed=seed,
+        batch=batch,
+        title=title,
+    )
+    return [[action_in(reply) for reply in group] for group in replies]
 
 
 def propose(rows: Rows, list_actions: ListActions | None, sample: Callable[[Rows], list[list[str]]]) -> list[list[str]]:

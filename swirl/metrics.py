@@ -116,10 +116,13 @@ def rouge_l(prediction: str, truth: str) -> float:
 
     With m and n words of which the longest common subsequence has L: F1 = 2 L / (m + n), and 0 where either has none.
     Words are runs of a-z and 0-9 in the lowercased text, as in the package `rouge-score` without its stemmer: no
-    punctuation, no line breaks, and none at all in other scripts. Copying most of a long state earns most of it.
+    punctuation, no line breaks, and none at all in other scripts. So texts that are the same have 1 by themselves,
+    with words or without, unless they are empty. Copying most of a long state earns most of it.
 
     Source: Lin, ROUGE: a package for automatic evaluation of summaries, ACL workshop 2004.
     """
+    if exact_match(prediction, truth):
+        return float(bool(normalise(truth)))
     one, other = _WORD.findall(prediction.lower()), _WORD.findall(truth.lower())
     return 2 * LCSseq.similarity(one, other) / (len(one) + len(other)) if one and other else 0.0
 

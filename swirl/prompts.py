@@ -131,18 +131,23 @@ def pretext(role: Role, row: dict[str, Any], style: str = "terse") -> tuple[dict
 
 
 def parse_reply(role: Role, text: str, style: str = "terse", state: State = "") -> str:
-    """The next state or action in a reply: thinking and code fences removed, one line for an action.
+    """The next state or action in a reply: what is in it (`unwrapped`), one line for an action.
 
     "" where the reply is still thinking, and where a change does not fit the `state` that it is applied to.
     """
+    text = unwrapped(text)
+    if role == "inverse":
+        return text.split("\n", 1)[0].strip()
+    return (changes.apply(state_text(state), text) or "") if in_change_form(style) else text
+
+
+def unwrapped(text: str) -> str:
+    """A reply without its thinking and its code fence; "" where it is still thinking."""
     text = re.sub(r"(?s)^.*?</think>", "", text).strip()
     if "<think>" in text.rpartition("</think>")[2]:
         return ""
     fenced = re.fullmatch(r"(?s)```[^\n]*\n(.*?)\n?```", text)
-    text = (fenced[1] if fenced else text).strip()
-    if role == "inverse":
-        return text.split("\n", 1)[0].strip()
-    return (changes.apply(state_text(state), text) or "") if in_change_form(style) else text
+    return (fenced[1] if fenced else text).strip()
 
 
 @lru_cache(maxsize=8)

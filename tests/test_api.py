@@ -258,6 +258,24 @@ def test_a_name_on_a_hub_is_left_to_transformers():
     assert str(api.resolve("owner/model", "forward")[0]) == "owner/model"
 
 
+def test_a_model_that_no_run_made_does_not_think_unless_it_is_told_to(qwen3, run_folder, tmp_path):
+    thinker = shutil.copytree(qwen3, tmp_path / "thinker")
+    switch = "{% if enable_thinking is defined and not enable_thinking %}<off>{% endif %}"
+    template = (thinker / "chat_template.jinja").read_text()
+    (thinker / "chat_template.jinja").write_text(template + switch)
+    row = {"state": X, "action": "go left", "next_state": Y, "history": []}
+
+    def asked(path, template=None):
+        model = swirl.load_forward(path, "cpu", template)
+        return model.scorer.tokenizer.decode(model.encode(row)[0])
+
+    assert asked(thinker).endswith("<off>")
+    assert not asked(thinker, {"enable_thinking": True}).endswith("<off>")
+    assert asked(thinker, {"think": True}).endswith("<think></think><off>")  # the template's other switch
+    assert asked(qwen3).endswith("assistant\n")  # has no such switch
+    assert swirl.load_forward(run_folder, "cpu", {"think": True}).spec.chat_template_kwargs == {}  # as it was trained
+
+
 def test_a_model_that_was_never_a_path_of_the_run(run_folder, qwen3, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run_folder, copy)

@@ -121,7 +121,7 @@ def test_of_all_samples_the_one_is_kept_that_the_action_is_read_off_best(monkeyp
     monkeypatch.setattr(held_out, "score", score)
     monkeypatch.setattr(held_out.prompts, "encode_prompt", lambda *a, **k: [1])
     rows = [{"state": str(i), "action": f"act {i}"} for i in range(3)]
-    forward = SimpleNamespace(model=None, tokenizer=None)
+    forward = SimpleNamespace(model=None, tokenizer=None, suppressed=lambda role, style: ())
     assert held_out.best_of(3, forward, None, rows, Recipe(), 9, seed=4) == ["b", "", "c"]
     assert (asked["n"], asked["temperature"], asked["seed"]) == (3, 1.0, 4)
     assert asked["rows"][:3] == [("0", "a", "act 0"), ("0", "b", "act 0"), ("2", "c", "act 2")]

@@ -99,6 +99,8 @@ def test_version():
         ("eval a --forward b --suite trust --plot {tmp}/c.pdf", "c.pdf: expected a file that ends in .png or .svg"),
         ("eval a --forward b --suite rollouts --plot {tmp}/c.png", "part trust measures; give --suite trust too"),
         ("eval a --forward b --plot {tmp}/c.svg", "part trust measures; give --suite trust too"),
+        ("eval a --forward b --suite trust --turns 9", "part rollouts; give --suite rollouts too"),
+        ("eval a --forward b --template think", "--template think: expected KEY=VALUE"),
         ("eval a --forward b --suite all --plot {tmp}", "expected a file that ends in"),
         ("eval {tmp}/gone.parquet --suite rollouts,trust --plot {tmp}/c.PNG", "give --forward, --inverse or both"),
         ("label {tmp}/gone.parquet --out {tmp}/x.csv --pick 3", "gone.parquet: no such file"),

@@ -245,9 +245,10 @@ def test_the_metrics_page_has_every_metric_that_is_measured():
     }
     measured = [{"state": x, "action": "a", "next_state": "[1]", "trajectory": x} for x in ("[0]", "[1]")]
     common = {"nll_per_token", "nll", "nll_changed"}
+    more = {"forward": {"bert_score", "bert_score_changed"}, "inverse": {"action_nmi", "action_perplexity_ratio"}}
     for title, role in (("Next state", "forward"), ("Action", "inverse")):
         found = {row["metric"] for row in held_out.results(role, measured, ["a", "b"])}
-        assert page[title] == found | common | ({"bert_score", "bert_score_changed"} if role == "forward" else set())
+        assert page[title] == found | common | more[role] | {held_out.CUT_OFF[role]}
 
 
 def test_the_metrics_page_has_every_metric_of_frames():

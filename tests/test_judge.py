@@ -221,23 +221,31 @@ def test_equal_questions_are_asked_once(serve, cache):
         (' {"score": 4, "reason": ""}\n', 4),
         (verdict(11), None),
         (verdict(-1), None),
-        (verdict(7.0), None),
+        (verdict(7.0), 7),
+        (verdict(7.5), None),
+        ('{"reason": "a", "score": NaN}', None),
+        ('{"reason": "a", "score": 1e999}', None),
         (verdict(True), None),
         (verdict("7"), None),
         (verdict(None), None),
         ('{"score": 7}', None),
         ('{"reason": 1, "score": 7}', None),
-        ('{"reason": "a", "score": 7, "sure": true}', None),
+        ('{"score": 7, "sure": true}', None),
+        ('{"reason": "a", "score": 7, "sure": true}', 7),
         ("7", None),
         ("[7]", None),
-        ("```json\n" + verdict(7) + "\n```", None),
+        ("```json\n" + verdict(7) + "\n```", 7),
+        ("```\n" + verdict(7) + "```", 7),
+        ("<think>It may be a 3.\n" + verdict(3) + "</think>\n\n" + verdict(7), 7),
+        ("so thought</think>```json\n" + verdict(7) + "\n```", 7),
+        ("<think>\n" + verdict(7), None),  # cut off before it had made up its mind
         (verdict(7) + " I hope this helps", None),
         ("", None),
         ("[" * 100_000, None),
         (None, None),
     ],
 )
-def test_a_reply_is_read_strictly(text, score):
+def test_a_reply_is_read_for_its_score_and_nothing_is_guessed(text, score):
     assert read_score(text) == score
 
 
@@ -334,6 +342,27 @@ def test_options_that_an_endpoint_refuses_by_name_are_left_out(serve, cache):
     assert judge._requests == 2 + 12
 
 
+@pytest.mark.parametrize("status", [400, 422])
+def test_an_endpoint_that_refuses_the_form_without_naming_it_is_asked_without(serve, cache, status):
+    def answer(name, times):
+        return refusal(status, "bad request") if "response_format" in server.bodies[-1] else by_lamp(name, times)
+
+    server = serve(answer)
+    judge = Judge(server.url, "m", cache)
+    assert judge.scores("forward", ROWS[:1], TRUTHS[:1]) == [0]
+    assert judge.scores("forward", ROWS[1:], TRUTHS[1:]) == [*range(1, 11), 10]
+    assert len(server.asked) == judge._requests == 2 + 11  # it is learnt once
+    assert all(body["temperature"] == 0 for body in server.bodies)
+
+
+def test_a_question_that_is_refused_with_any_form_is_missing_and_the_others_keep_theirs(serve, cache):
+    server = serve(lambda name, times: refusal(400, "too long") if lamp(name) == 4 else by_lamp(name, times))
+    judge = Judge(server.url, "m", cache)
+    assert judge.scores("forward", ROWS, TRUTHS) == [None if i == 4 else min(10, i) for i in range(12)]
+    assert server.asked.count(TRUTHS[4]) == 2
+    assert sum("response_format" not in body for body in server.bodies) == 1
+
+
 def test_the_cap_in_requests_is_never_passed_and_more_goes_on_from_there(serve, cache, caplog):
     caplog.set_level(logging.INFO)
     server = serve(by_lamp)
@@ -414,6 +443,15 @@ def test_a_cache_that_was_cut_off_loses_one_line_and_a_foreign_one_is_refused(se
         cache.write_bytes(whole + line)
         with pytest.raises(errors.InputError, match=r"judge.jsonl:13 is no judge's answer; delete the line"):
             Judge(server.url, "m", cache)
+
+
+def test_a_reply_in_the_cache_is_read_as_replies_are_read_now(serve, cache):
+    server = serve(lambda name, times: "```json\n" + verdict(6) + "\n```" if lamp(name) else "no idea")
+    Judge(server.url, "m", cache).scores("forward", ROWS[:2], TRUTHS[:2])
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
+    assert sorted((line["score"] for line in lines), key=str) == [6, None]
+    cache.write_text("".join(json.dumps({**line, "score": None}) + "\n" for line in lines))  # as a stricter one wrote
+    assert Judge("http://127.0.0.1:9/v1", "m", cache).scores("forward", ROWS[:2], TRUTHS[:2]) == [None, 6]
 
 
 SCRIPT = """
@@ -505,6 +543,23 @@ def test_swirl_eval_adds_the_judges_rows(serve, cache, run_folder, tmp_path, cap
     assert cli.main(words) == 0
     assert len(server.asked) == asked
     assert SECRET not in caplog.text + capsys.readouterr().err
+
+
+def test_a_judge_that_scores_no_prediction_of_a_model_is_no_success(serve, cache, run_folder, tmp_path, capsys):
+    rows = [
+        {"state": f"lamp {i}", "action": "go left", "next_state": "door shut", "trajectory": "t", "step": i}
+        for i in range(2)
+    ]
+    replies = iter(["no idea", "no idea", "no idea", verdict(6)])
+    server = serve(lambda name, times: next(replies))
+    words = ["eval", write(tmp_path / "in.jsonl", rows), "--forward", str(run_folder), "--device", "cpu", "--json"]
+    words += ["--judge", server.url, "--judge-model", "m", "--judge-cache", str(cache)]
+    for missing in (2, 1):
+        cache.unlink(missing_ok=True)
+        assert cli.main(words) == missing - 1
+        out, err = capsys.readouterr()
+        assert [r["value"] for r in json.loads(out) if r["metric"] == "judge_missing"] == [missing]
+        assert ("the judge gave no prediction of the forward model a score" in err) == (missing == 2)
 
 
 @pytest.mark.parametrize(

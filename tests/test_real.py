@@ -150,6 +150,8 @@ def test_wm2real_by_hand():
         ("m", "wm2real_ratio"): pytest.approx(2 / 3),
         ("m", "consistency_ratio"): pytest.approx(2 / 3),
     }
+    rows = {r["metric"]: r["n"] for r in results if r["model"] == "m"}  # of three plans two; the rest is of goals
+    assert rows == {"wm2real_plans": 4, "wm2real_reached": 4, "wm2real_ratio": 3, "consistency_ratio": 4}
     none = {r["metric"] for r in planning.planned("m", goals[:1], [None], [False], [None])}
     assert none == {"wm2real_plans", "wm2real_reached"}  # no ratio to nothing
 

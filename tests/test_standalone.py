@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from swirl import api, data
+from swirl import api, data, labelling
 from swirl.errors import InputError
 from swirl.eval import standalone
 
@@ -106,6 +106,65 @@ def test_no_model_is_an_error(recording, run_folder):
         standalone.evaluate(recording)
     with pytest.raises(InputError, match="--max-rows -1, expected 0"):
         standalone.evaluate(recording, forward=run_folder, max_rows=-1)
+    for option in ("turns", "max_new_tokens"):
+        with pytest.raises(InputError, match=f"--{option.replace('_', '-')} 0, expected at least 1"):
+            standalone.evaluate(recording, forward=run_folder, **{option: 0})
+
+
+def test_replies_that_the_limit_ends_are_counted_and_said(recording, run_folder, caplog):
+    def rates(**options):
+        rows = standalone.evaluate(recording, run_folder, run_folder, device="cpu", **options)
+        return {r["metric"]: (r["value"], r["n"]) for r in rows if r["metric"].endswith("cut_off_rate")}
+
+    forward, inverse = api.load_forward(run_folder, "cpu"), api.load_inverse(run_folder, "cpu")
+    assert rates(max_new_tokens=1) == {"cut_off_rate": (1, 3), "action_cut_off_rate": (1, 3)}
+    told = [r.getMessage() for r in caplog.records if "cut off" in r.getMessage()]
+    assert [line.split(":")[0] for line in told] == ["forward model", "inverse model"]
+    assert "100 % of 3 replies were cut off at 1 tokens" in told[0] and "--max-new-tokens N" in told[0]
+    assert "--template KEY=VALUE" in told[0]
+
+    for model, name in ((forward, "cut_off_rate"), (inverse, "action_cut_off_rate")):
+        rows = standalone.read_rows(recording, 1)[:3]
+        limit = standalone._limit(model, rows, None)
+        given = {"style": "terse", "template": {}, "max_new_tokens": limit, "title": ""}
+        replies = labelling.ask(model.role, model.scorer, rows, **given)
+        assert rates()[name][0] == pytest.approx(sum(not r.finished for (r,) in replies) / 3)
+
+
+def test_few_replies_that_are_cut_off_are_not_worth_a_warning(run_folder, caplog):
+    model = api.load_inverse(run_folder, "cpu")
+    for share, warnings in ((0.2, 0), (0.21, 1)):
+        caplog.clear()
+        standalone._warn_of_cut_off(model, [{"metric": "action_cut_off_rate", "value": share, "n": 100}], 9)
+        assert len(caplog.records) == warnings
+
+
+def test_a_limit_that_the_model_cannot_read_is_refused(recording, run_folder):
+    model = api.load_inverse(run_folder, "cpu")
+    rows = standalone.read_rows(recording, 1)[:3]
+    room = min(model.encode(row)[1] for row in rows)
+    assert standalone._limit(model, rows, room) == room
+    with pytest.raises(
+        InputError, match=rf"--max-new-tokens {room + 1}: the inverse model reads 128 tokens, .*{room} "
+    ):
+        standalone.evaluate(recording, inverse=run_folder, device="cpu", max_new_tokens=room + 1)
+
+
+def test_a_limit_is_of_the_cycle_without_actions_too(run_folder, tmp_path, monkeypatch):
+    limits, ask = [], labelling.ask
+    monkeypatch.setattr(labelling, "ask", lambda *a, **k: (limits.append(k["max_new_tokens"]), ask(*a, **k))[1])
+    recording = write(tmp_path / "in.jsonl", [{**row, "action": None} for row in ROWS])
+    standalone.evaluate(recording, run_folder, run_folder, device="cpu", max_new_tokens=3)
+    assert limits == [3, 3]
+
+
+def test_a_template_is_for_models_that_no_run_made(recording, run_folder, qwen3, monkeypatch):
+    asked = []
+    monkeypatch.setattr(standalone, "_measure", lambda model, *_: (asked.append(model.spec), ([], []))[1])
+    standalone.evaluate(recording, inverse=qwen3, device="cpu", template={"think": [1]})
+    assert asked[0].chat_template_kwargs == {"enable_thinking": False, "think": [1]}
+    with pytest.raises(InputError, match="--template is for checkpoints that no run made"):
+        standalone.evaluate(recording, inverse=run_folder, device="cpu", template={"think": [1]})
 
 
 def test_a_table_for_people_and_json_for_scripts(recording, run_folder, capsys):

@@ -79,6 +79,40 @@ def test_all_parts_of_a_recording_that_can_be_played_again(run_folder, tmp_path)
     assert "action_equivalent_changed" not in only["real"]
 
 
+def test_rollouts_are_as_long_as_they_are_asked_to_be(tmp_path, run_folder, capsys):
+    rows = [
+        {"state": f"door {i}", "action": "go", "next_state": f"door {i + 1}", "trajectory": "t", "step": i}
+        for i in range(9)
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["eval", str(path), "--forward", str(run_folder), "--suite", "rollouts", "--max-rows", "0", "--json"]
+    words += ["--device", "cpu"]
+
+    def survivors(*more):
+        assert cli.main([*words, *more]) == 0
+        found = [r for r in json.loads(capsys.readouterr().out) if r["model"] == "copy-input"]
+        return [r["value"] for r in found if r["metric"].startswith("rollout_survivors_t")]
+
+    assert survivors("--turns", "8") == [2, 1, 1, 1, 1, 1, 1, 1]
+    assert survivors("--turns", "2") == [5, 4]
+    assert survivors() == [2, 2, 2, 1, 1, 1]
+
+
+def test_the_most_rows_bound_the_goals_as_well(run_folder, tmp_path, monkeypatch):
+    path, world = tmp_path / "lake.parquet", ("frozenlake", {"size": 3, "coordinates": False})
+    data.collect(partial(worlds.make, world[0], **world[1]), path, 30, None, 12, seed=5, origin=world)
+
+    def goals(most):
+        rows = standalone.evaluate(path, run_folder, device="cpu", max_rows=most, parts="real")
+        return {r["n"] for r in rows if r["metric"] == "wm2real_plans"}
+
+    assert goals(2) == {2}
+    monkeypatch.setattr(suite.planning, "GOALS", 3)
+    assert goals(0) == {3}  # all rows, and as many goals as ever
+    assert goals(9) == {3}
+
+
 def test_a_recording_of_unknown_origin_is_refused_for_real_and_left_out_of_all(recording, run_folder, caplog):
     with pytest.raises(InputError, match="does not say which world"):
         standalone.evaluate(recording, run_folder, device="cpu", parts="real")

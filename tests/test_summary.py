@@ -51,6 +51,6 @@ def test_a_warm_up_alone_gains_nothing():
 def test_the_table_shows_every_stage_and_the_alarms(capsys, tmp_path):
     show(results({"copy-input": 0.0, "warmup": 0.25}, {"majority-action": 0.125, "warmup": 0.5}), tmp_path)
     printed = capsys.readouterr().out
-    for word in ("copy-input", "0.250", "majority-action", "0.125", "0.500", "reward-hacking alarm: warmup-sft"):
+    for word in ("copy-input", "0.250", "majority-action", "0.125", "0.500", "\nalarm: warmup-sft"):
         assert word in printed
     assert f"forward {tmp_path / 'phases/1'}" in printed

@@ -111,4 +111,7 @@ def test_results_name_bins_coverages_and_changed_rows():
     assert found["trust_aurc_changed"] == (pytest.approx((0 + 1 / 2) / 2), 2)
     assert (found["trust_confidence_b1"], found["trust_accuracy_b1"]) == ((0.1, 1), (0.0, 1))
     assert {r["role"] for r in results} == {"forward"}
+    # Chance only adds to an ECE: resampled, it would be greater than what it is an interval of.
+    bare = {r["metric"].rpartition("_b")[0] or r["metric"] for r in results if r["low"] is None}
+    assert bare == {"trust_ece", "trust_ece_changed", "trust_confidence", "trust_accuracy"}
     assert trust.results("m", "forward", "trust", [], [], np.empty(0)) == []

@@ -22,6 +22,8 @@ from swirl.types import Role, state_text
 Rows = Sequence[dict[str, Any]]
 BASELINES: dict[Role, str] = {"forward": "copy-input", "inverse": "majority-action"}
 """What a model of each role must beat."""
+CUT_OFF: dict[Role, str] = {"forward": "cut_off_rate", "inverse": "action_cut_off_rate"}
+"""The metric that counts replies which the token limit ended; a next state counts as far as it goes, an action not."""
 
 
 def predict(
@@ -72,30 +74,29 @@ def _predictions(
     **sampling: Any,
 ) -> list[list[str]]:
     """Next states for (state, action), one per sample; what cannot be read is ""."""
-    template = recipe.model.chat_template_kwargs
-    asked = [
-        prompts.encode_prompt(
-            forward.tokenizer,
-            prompts.transition_prompt("forward", {**row, "action": action}, recipe.model.prompt),
-            **template,
-        )
-        for row, action in zip(rows, actions, strict=True)
-    ]
-    with progress.bar(title, len(rows)) as bar:
-        replies = models.generate(
-            forward.model,
-            forward.tokenizer,
-            asked,
-            max_new_tokens=max_new_tokens,
-            batch=recipe.evaluation.batch,
-            suppress=forward.suppressed("forward", recipe.model.prompt),
-            advance=bar.advance,
-            **sampling,
-        )
-    return [
-        [prompts.parse_reply("forward", reply.text, recipe.model.prompt, row["state"]) for reply in group]
-        for row, group in zip(rows, replies, strict=True)
-    ]
+    asked = [{**row, "action": action} for row, action in zip(rows, actions, strict=True)]
+    replies = _ask("forward", forward, asked, recipe, max_new_tokens, title, **sampling)
+    return [[_next_state_in(reply, row, recipe) for reply in group] for row, group in zip(rows, replies, strict=True)]
+
+
+def _ask(
+    role: Role, scorer: Scorer, rows: Rows, recipe: Recipe, max_new_tokens: int, title: str, **sampling: Any
+) -> list[list[models.Reply]]:
+    return labelling.ask(
+        role,
+        scorer,
+        rows,
+        max_new_tokens=max_new_tokens,
+        style=recipe.model.prompt,
+        template=recipe.model.chat_template_kwargs,
+        batch=recipe.evaluation.batch,
+        title=title,
+        **sampling,
+    )
+
+
+def _next_state_in(reply: models.Reply, row: dict[str, Any], recipe: Recipe) -> str:
+    return prompts.parse_reply("forward", reply.text, recipe.model.prompt, row["state"])
 
 
 def measure(
@@ -121,19 +122,11 @@ def measure(
     Returns:
         Rows {"role", "metric", "value", "low", "high", "n"}, and the predictions.
     """
+    replies = [group[0] for group in _ask(role, scorer, rows, recipe, max_new_tokens, title)]
     if role == "forward":
-        predictions = predict(scorer, rows, [row["action"] for row in rows], recipe, max_new_tokens, title)
+        predictions = [_next_state_in(reply, row, recipe) for reply, row in zip(replies, rows, strict=True)]
     else:
-        inferred = labelling.infer(
-            scorer,
-            rows,
-            max_new_tokens=max_new_tokens,
-            style=recipe.model.prompt,
-            template=recipe.model.chat_template_kwargs,
-            batch=recipe.evaluation.batch,
-            title=title,
-        )
-        predictions = [group[0] for group in inferred]
+        predictions = [labelling.action_in(reply) for reply in replies]
     given = "action" if role == "forward" else "next_state"
     asked = [
         {
@@ -148,7 +141,8 @@ def measure(
     nll = -np.array(sums) / np.array(counts)
     every, states, truths = np.arange(len(rows)), *_texts(rows)
     differ = np.flatnonzero([metrics.changed(x, y) for x, y in zip(states, truths, strict=True)])
-    extra = {"nll_per_token": (nll, every), "nll": (-np.array(sums), every)}
+    extra = {CUT_OFF[role]: (np.array([not reply.finished for reply in replies], float), every)}
+    extra |= {"nll_per_token": (nll, every), "nll": (-np.array(sums), every)}
     if len(differ):
         extra["nll_changed"] = (-np.array(sums)[differ], differ)
     signs = latent.signs(scorer, rows, predictions, (sums, counts), recipe) if role == "inverse" else []

@@ -7,7 +7,6 @@ keys, which are hashes, so that those which a cap leaves are a random sample, th
 `swirl eval recording.parquet --forward runs/minigrid --judge http://localhost:8000/v1 --judge-model NAME`
 """
 
-import json
 import logging
 import os
 import threading
@@ -21,6 +20,7 @@ import numpy as np
 
 from swirl import intervals, progress
 from swirl.errors import InputError, MissingPartError
+from swirl.eval.answers import Answers
 from swirl.eval.rows import result
 from swirl.eval.rubrics import SCHEMA, Draw, Question, key_of, question, read_score, turns
 from swirl.types import Role
@@ -36,6 +36,7 @@ GIVE_UP = 20
 """Calls one after the other without a score, after which no more are made."""
 LONGEST = 2048
 """Tokens of a reply, thinking included."""
+FORM = "response_format"
 IMAGE_TOKENS = 1000
 """What an image is taken to cost where the endpoint does not say; most models take fewer."""
 
@@ -89,9 +90,9 @@ class Judge:
         self._options: dict[str, Any] = {
             "temperature": 0.0,
             "max_completion_tokens": LONGEST,
-            "response_format": {"type": "json_schema", "json_schema": form},
+            FORM: {"type": "json_schema", "json_schema": form},
         }
-        self._answers = _Answers(Path(cache))
+        self._answers = Answers(Path(cache))
         self._lock = threading.Lock()
         self._all, self._parts = (requests, tokens), parts
         self._caps = requests, tokens
@@ -217,7 +218,12 @@ class Judge:
         return None
 
     def _complete(self, client: Any, messages: list[dict[str, Any]]) -> Any:
-        """The endpoint's reply; `None` where a cap forbids to ask."""
+        """The endpoint's reply; `None` where a cap forbids to ask.
+
+        Some endpoints refuse the form of the reply without naming it. Whether it was that shows when they are asked
+        without it; only then the others are as well.
+        """
+        formless = False
         while True:
             with self._lock:
                 requests, tokens = self._caps
@@ -227,15 +233,23 @@ class Judge:
                 if spent or self._in_vain >= GIVE_UP:
                     return None
                 self._requests += 1
-                options = dict(self._options)
+                options = {name: value for name, value in self._options.items() if name != FORM or not formless}
             try:
-                return client.chat.completions.create(model=self.model, messages=messages, **options)
-            except self._openai.BadRequestError as error:
+                reply = client.chat.completions.create(model=self.model, messages=messages, **options)
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
                 named = str(error.param or "").split(".")[0]
-                if named not in options:
+                if named in options:
+                    with self._lock:
+                        self._options.pop(named, None)
+                elif FORM in options:
+                    formless = True
+                else:
                     raise
-                with self._lock:
-                    self._options.pop(named, None)
+            else:
+                if formless:
+                    with self._lock:
+                        self._options.pop(FORM, None)
+                return reply
 
     def _in_vain_again(self, fault: str) -> None:
         with self._lock:
@@ -263,43 +277,6 @@ class Judge:
     def _clean(self, text: str) -> str:
         """The text without the key, should an endpoint say it back."""
         return text.replace(self._secret, "[key]") if self._secret else text
-
-
-class _Answers:
-    """A cache of answers: a line each, written whole before the answer counts.
-
-    Attributes:
-        scores: By key; `None` for a reply that could not be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.scores: dict[str, int | None] = {}
-        whole = 0
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.is_file() else [], 1):
-            if not line.endswith(b"\n"):  # a kill in the midst of it
-                os.truncate(path, whole)
-                break
-            whole += len(line)
-            try:
-                found = json.loads(line)
-                key, score = found["key"], found["score"]
-                if score is not None and (type(score) is not int or not 0 <= score <= 10):
-                    raise ValueError
-                self.scores[key] = score
-            except (ValueError, KeyError, TypeError):
-                raise InputError(
-                    f"{path}:{number} is no judge's answer; delete the line, or use another --judge-cache"
-                ) from None
-
-    def add(self, answer: dict[str, Any]) -> None:
-        """Write an answer to the disk."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            file.write(json.dumps(answer).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.scores[answer["key"]] = answer["score"]
 
 
 def _tokens_of(reply: Any, messages: list[dict[str, Any]], text: Any) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from swirl import images
+from swirl import images, prompts
 from swirl.errors import InputError
 from swirl.types import Part, Role, State, state_parts, state_text
 
@@ -158,12 +158,17 @@ def _shown(state: State) -> str | list[Part]:
 
 
 def read_score(text: Any) -> int | None:
-    """The score of a reply that is exactly what was asked for."""
+    """The score of a reply that has what was asked for, and maybe more; `None` where it has not.
+
+    Thinking before it, a code fence around it, other keys and a score of 7.0 do not matter.
+    """
     try:
-        found = json.loads(text)
+        found = json.loads(prompts.unwrapped(text))
     except (ValueError, TypeError, RecursionError):
         return None
-    if not isinstance(found, dict) or found.keys() != {"reason", "score"} or not isinstance(found["reason"], str):
+    if not isinstance(found, dict) or not isinstance(found.get("reason"), str):
         return None
-    score = found["score"]
-    return score if type(score) is int and 0 <= score <= 10 else None
+    score = found.get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 10 or score % 1:
+        return None
+    return int(score)

@@ -10,6 +10,8 @@ What is measured beyond one step is in `suite`.
 """
 
 import json
+import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,17 @@ from swirl import imagetokens, labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.data.imaging import FRAMES
 from swirl.errors import InputError
-from swirl.eval import gallery, held_out, suite
+from swirl.eval import gallery, held_out, rollouts, suite
 from swirl.eval.judge import Judge
 from swirl.eval.rows import interval, result
 from swirl.imagetokens import ImageTokenizer
 from swirl.types import Role
 
+logger = logging.getLogger("swirl")
+
 Rows = list[dict[str, Any]]
+CUT_OFF = 0.2
+"""Share of replies that may be cut off before that is said."""
 
 
 def evaluate(
@@ -40,6 +46,9 @@ def evaluate(
     encoder: str = "",
     parts: str | None = None,
     judge: Judge | None = None,
+    turns: int | None = None,
+    max_new_tokens: int | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure checkpoints on a recording.
 
@@ -56,28 +65,36 @@ def evaluate(
         encoder: Also measure BERTScore of next states with this encoder (`swirl.similarity.Encoder`).
         parts: Names of parts of the suite to measure too, comma-separated, or "all".
         judge: Also have this one score the predictions.
+        turns: Longest rollout of the suite; by default `rollouts.TURNS`.
+        max_new_tokens: Token limit of a reply; by default a quarter more than the longest recorded one.
+        template: Given to the chat templates of the checkpoints that no run made; see `checkpoints.resolve`.
 
     Returns:
         Rows {"model", "role", "metric", "value", "low", "high", "n"}; `model` is the checkpoint or the baseline.
         `majority-action` names the most frequent action of the rows that are scored.
 
     Raises:
-        InputError: No model is given, a file cannot be used, a row exceeds what the model reads, or the suite cannot
-            be measured with what is given.
+        InputError: No model is given, a file cannot be used, a row or a limit exceeds what the model reads, the suite
+            cannot be measured with what is given, or `template` is for no model.
         MissingPartError: The encoder is not installed.
     """
     if not (forward or inverse):
         raise InputError("no model to measure; give --forward, --inverse or both")
     if max_rows is not None and max_rows < 0:
         raise InputError(f"--max-rows {max_rows}, expected 0 (all) or more")
+    for option, number in (("turns", turns), ("max-new-tokens", max_new_tokens)):
+        if number is not None and number < 1:
+            raise InputError(f"--{option} {number}, expected at least 1")
     if encoder and not forward:
         raise InputError("--encoder is for next states; give --forward")
     similar = similarity.Encoder(encoder, device) if encoder else None
     given: dict[Role, Any] = {"forward": forward, "inverse": inverse}
     chosen = suite.parse(parts, [role for role, path in given.items() if path])
-    forward_model = load_forward(forward, device) if forward else None
-    inverse_model = load_inverse(inverse, device) if inverse else None
+    forward_model = load_forward(forward, device, template) if forward else None
+    inverse_model = load_inverse(inverse, device, template) if inverse else None
     models = [model for model in (forward_model, inverse_model) if model]
+    if template and not any(template.items() <= model.spec.chat_template_kwargs.items() for model in models):
+        raise InputError("--template is for checkpoints that no run made; a run knows how its models are asked")
     reads, *others = (_images(model.checkpoint) for model in models)
     if others not in ([], [reads]):
         raise InputError("the two models were trained with different image tokenizers; measure them one by one")
@@ -104,15 +121,16 @@ def evaluate(
         predictions: dict[Role, list[str]] = {}
         for model in models:
             metrics_found, predictions[model.role] = _measure(
-                model, picked, bool(labelled), similar if model is forward_model else None, judge
+                model, picked, bool(labelled), max_new_tokens, similar if model is forward_model else None, judge
             )
             found += metrics_found
         if forward_model and inverse_model:
-            found += _cycle(forward_model, picked, predictions["inverse"])
+            found += _cycle(forward_model, picked, predictions["inverse"], max_new_tokens)
         if chosen:
             by_role: dict[Role, ForwardModel | InverseModel] = {model.role: model for model in models}
-            limits: dict[Role, int] = {model.role: _limit(model, labelled) for model in models}
-            subject = suite.Subject(rows, picked, most, drawn.data.seed, by_role, limits, predictions, replay)
+            limits: dict[Role, int] = {model.role: _limit(model, labelled, max_new_tokens) for model in models}
+            longest = turns or rollouts.TURNS
+            subject = suite.Subject(rows, picked, most, drawn.data.seed, by_role, limits, predictions, longest, replay)
             found += suite.measure(chosen, subject)
     return found
 
@@ -150,17 +168,20 @@ def _measure(
     model: ForwardModel | InverseModel,
     rows: Rows,
     labelled: bool,
+    max_new_tokens: int | None,
     encoder: similarity.Encoder | None,
     judge: Judge | None,
 ) -> tuple[Rows, list[str]]:
     """The baseline's rows and the model's own, and the model's predictions."""
     recipe, title = model.recipe, f"eval {model.role}"
     if not labelled:  # the cycle wants the inferred actions and nothing else
-        return [], _inferred(model, rows, title) if isinstance(model, InverseModel) else []
+        return [], _inferred(model, rows, max_new_tokens, title) if isinstance(model, InverseModel) else []
     majority = metrics.majority_action([row["action"] for row in rows])
     copied = held_out.baselines(rows, majority)[model.role]
     base = held_out.results(model.role, rows, copied, encoder=encoder, images=model.scorer.images)
-    found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, _limit(model, rows), title, encoder)
+    limit = _limit(model, rows, max_new_tokens)
+    found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, limit, title, encoder)
+    _warn_of_cut_off(model, found, limit)
     images = model.scorer.images
     draw = partial(gallery.drawn, images) if images else None
     found += judge.results(model.role, rows, predictions, draw) if judge else []
@@ -168,11 +189,21 @@ def _measure(
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
 
 
-def _inferred(model: InverseModel, rows: Rows, title: str) -> list[str]:
+def _warn_of_cut_off(model: ForwardModel | InverseModel, found: Rows, limit: int) -> None:
+    cut = next(row for row in found if row["metric"] == held_out.CUT_OFF[model.role])
+    if cut["value"] > CUT_OFF:
+        logger.warning(
+            "%s model: %.0f %% of %d replies were cut off at %d tokens; allow more with --max-new-tokens N, or, where "
+            "it thinks aloud, switch that off with --template KEY=VALUE, as its chat template wants",
+            *(model.role, 100 * cut["value"], cut["n"], limit),
+        )
+
+
+def _inferred(model: InverseModel, rows: Rows, max_new_tokens: int | None, title: str) -> list[str]:
     replies = labelling.infer(
         model.scorer,
         rows,
-        max_new_tokens=model.action_limit,
+        max_new_tokens=_limit(model, rows, max_new_tokens) if max_new_tokens else model.action_limit,
         style=model.spec.prompt,
         template=model.spec.chat_template_kwargs,
         batch=model.recipe.evaluation.batch,
@@ -181,25 +212,30 @@ def _inferred(model: InverseModel, rows: Rows, title: str) -> list[str]:
     return [group[0] for group in replies]
 
 
-def _cycle(model: ForwardModel, rows: Rows, inferred: list[str]) -> Rows:
-    found = held_out.cycle(model.scorer, rows, inferred, model.recipe, _limit(model, rows))
+def _cycle(model: ForwardModel, rows: Rows, inferred: list[str], max_new_tokens: int | None) -> Rows:
+    found = held_out.cycle(model.scorer, rows, inferred, model.recipe, _limit(model, rows, max_new_tokens))
     return [{"model": "cycle", **row} for row in found]
 
 
-def _limit(model: ForwardModel | InverseModel, rows: Rows) -> int:
-    """Token limit of a reply: the longest recorded one and a quarter more, for runaway replies cost time.
+def _limit(model: ForwardModel | InverseModel, rows: Rows, asked: int | None) -> int:
+    """Token limit of a reply: as asked, or the longest recorded one and a quarter more, for runaway replies cost time.
 
     Raises:
-        InputError: A row exceeds what the model reads.
+        InputError: A row exceeds what the model reads, or what is asked for exceeds it after the longest prompt.
     """
-    spec, longest = model.spec, 0
+    spec, longest, room = model.spec, 0, model.max_length
     for row in rows:
         known = {**row, "action": row["action"] or ""}
-        _, reply = prompts.encode(
+        prompt, reply = prompts.encode(
             model.scorer.tokenizer, model.role, known, spec.prompt, model.max_length, **spec.chat_template_kwargs
         )
-        longest = max(longest, len(reply))
-    return longest + longest // 4 + (1 if model.role == "forward" else 8)
+        longest, room = max(longest, len(reply)), min(room, model.max_length - len(prompt))
+    if asked and asked > room:
+        raise InputError(
+            f"--max-new-tokens {asked}: the {model.role} model reads {model.max_length} tokens, and the longest prompt "
+            f"leaves {room} of them; give at most that"
+        )
+    return asked or longest + longest // 4 + (1 if model.role == "forward" else 8)
 
 
 def _count(metric: str, value: int, n: int | None = None) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Subject:
         models: The models by role.
         limits: Token limit of a reply by role.
         predictions: Their greedy predictions for `picked`, by role.
+        turns: Longest rollout.
         replay: The recording's world, where its episodes can be played again.
     """
 
@@ -65,6 +66,7 @@ class Subject:
     models: dict[Role, ForwardModel | InverseModel]
     limits: dict[Role, int]
     predictions: dict[Role, list[str]]
+    turns: int = rollouts.TURNS
     replay: real.Replay | None = None
 
 
@@ -126,8 +128,8 @@ def measure(parts: Sequence[str], subject: Subject) -> rows.Results:
     out: rows.Results = []
     for part in parts:
         if part == "rollouts" and isinstance(forward, ForwardModel):
-            most, seed, limit = subject.most, subject.seed, subject.limits["forward"]
-            out += rollouts.measure(forward, subject.recording, limit, most=most, seed=seed)
+            limit = subject.limits["forward"]
+            out += rollouts.measure(forward, subject.recording, limit, subject.turns, subject.most, subject.seed)
         elif part == "knowledge" and isinstance(forward, ForwardModel):
             out += knowledge.ranking(forward, subject.picked, subject.recording)
             if isinstance(inverse, InverseModel):
@@ -160,7 +162,8 @@ def _executed(subject: Subject, replay: real.Replay) -> rows.Results:
         named[str(inverse.checkpoint)] = subject.predictions["inverse"]
         out += real.equivalence(replay, pasts, subject.picked, named)
     if isinstance(forward, ForwardModel):
-        goals = planning.goals_of(subject.recording, pasts, planning.DEPTH, planning.GOALS, subject.seed)
+        most = min(planning.GOALS, subject.most or planning.GOALS)
+        goals = planning.goals_of(subject.recording, pasts, planning.DEPTH, most, subject.seed)
         out += planning.wm2real(forward, replay, goals, subject.limits["forward"], planning.DEPTH)
     return out
 

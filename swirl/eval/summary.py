@@ -24,7 +24,7 @@ def show(results: dict[str, Any], folder: Path) -> None:
         if rows:
             progress.table(f"{split.capitalize()}, changed transitions", *_cells(rows))
     for alarm in results["alarms"]:
-        print(f"reward-hacking alarm: {alarm}")
+        print(f"alarm: {alarm}")
     print(
         f"forward {folder / results['forward']}\ninverse {folder / results['inverse']}\nresults {folder}/results.json"
     )

@@ -8,6 +8,9 @@ of the likeliest action among them.
     selective   accuracy of the surest 50 % or 80 % of the rows
     AURC        area under the risk-coverage curve: mean over k of the error rate among the k surest; lower is better
 
+The ECE has no interval. It is a sum of sizes, so chance only adds to it, and a resample has more chance in it than the
+data: the bootstrap's interval would lie above the truth, and never hold the 0 of a calibrated model.
+
 Equal confidences are never told apart: they share a bin, and at a boundary of coverage each counts as the mean of them.
 So nothing depends on the order of the rows.
 
@@ -146,7 +149,8 @@ def results(
     out: rows.Results = []
     for suffix, index in (("", np.arange(len(picked))), ("_changed", np.flatnonzero(changed))):
         sure, right, names = confidence[index], correct[index], clusters[index]
-        out += rows.statistic(model, role, f"{prefix}_ece{suffix}", lambda i, s=sure, r=right: ece(s[i], r[i]), names)
+        if len(index):
+            out += rows.plain(model, role, f"{prefix}_ece{suffix}", ece(sure, right), len(index))
         for share in COVERAGES:
             name = f"{prefix}_selective_{share:.0%}{suffix}".replace("%", "")
             out += rows.statistic(

@@ -23,6 +23,8 @@ WATCHED: dict[Role, dict[str, bool]] = {
     "inverse": {metrics.HEADLINE["inverse"]: False},
 }
 """What should not get worse while a reward rises, and whether less of it is better."""
+BEFORE = ("pretrain-", "warmup-")
+"""How the names of phases begin that teach recorded actions, or none yet: theirs are weak and not collapsed."""
 Scored = list[dict[Role, Measured]]
 """What each checkpoint of a phase is worth in each role that the phase trains."""
 
@@ -77,7 +79,7 @@ def _chosen(
             "select": keep,
             "chosen": chosen,
             "curve": _curve(list(checkpoints), scored),
-            "alarms": _alarms(roles, scored, out, run.validation),
+            "alarms": _alarms(name, roles, scored, out, run.validation),
             "validation": _validation(run, after),
             "predictions": {role: scored[chosen][role][1] for role in roles},
         },
@@ -114,13 +116,15 @@ def _curve(steps: Sequence[int], scored: Scored) -> list[dict]:
     ]
 
 
-def _alarms(roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dict]) -> list[str]:
+def _alarms(name: str, roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dict]) -> list[str]:
+    """Of a reward that is hacked, and of actions that collapse: they can by self-training too, not before it."""
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     rewards = [row["reward"] for row in log if row.get("reward") is not None]
     alarms = []
-    for role in roles if rewards else ():
-        alarms += _hacked(rewards, [one[role][0] for one in scored], WATCHED[role])
-        if role == "inverse":
+    for role in roles:
+        if rewards:
+            alarms += _hacked(rewards, [one[role][0] for one in scored], WATCHED[role])
+        if role == "inverse" and not name.startswith(BEFORE):
             alarms += _collapse(rows, *scored[-1][role])
     for alarm in alarms:
         logger.warning("%s", alarm)
