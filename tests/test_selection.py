@@ -57,7 +57,7 @@ def choose(tmp_path, measured):
     def run(scores, select="best", rewards=(), phases=None):
         (tmp_path / "log.jsonl").write_text("".join(json.dumps({"reward": reward}) + "\n" for reward in rewards))
         phases = phases or Phases(None, Recipe(), tmp_path)
-        phases.validation = [{}]
+        phases.validation = [{"state": "x", "action": "wait", "next_state": "x"}]
         measured["scores"] = scores
         pair = Pair(*(PATHS[0] if role in scores else Path(f"other-{role}") for role in Pair._fields))
         chosen = selection.choose(
@@ -209,9 +209,9 @@ def test_a_reward_that_rises_while_what_stands_still_is_changed_is_an_alarm(tmp_
         rows = [*metrics_of("forward", 0.5, 1), {"metric": "false_change_rate", "value": false_changes, "n": 400}]
         return {"forward": (rows, [])}
 
-    [alarm] = selection._alarms(["forward"], [scored(0.05), scored(0.25)], tmp_path, [])
+    [alarm] = selection._alarms("swirl1-forward-grpo", ["forward"], [scored(0.05), scored(0.25)], tmp_path, [])
     assert "1 - false_change_rate fell from 0.950 to 0.750" in alarm
-    assert selection._alarms(["forward"], [scored(0.25), scored(0.05)], tmp_path, []) == []
+    assert selection._alarms("swirl1-forward-grpo", ["forward"], [scored(0.25), scored(0.05)], tmp_path, []) == []
 
 
 def test_actions_that_collapse_are_an_alarm_where_something_changed():
@@ -223,6 +223,20 @@ def test_actions_that_collapse_are_an_alarm_where_something_changed():
     assert "perplexity_ratio 0.05 (n = 4)" in alarm
     assert selection._collapse(rows, [], ["a", "b", "", "d", "z"]) == []  # what cannot be read is not compared
     assert len(selection._collapse(rows, [], ["q"] * 5)) == 2  # few different ones, and they say nothing
+
+
+def test_collapse_is_looked_for_wherever_the_inverse_model_is_trained_after_its_warm_up(tmp_path):
+    rows = [{"state": "x", "action": action, "next_state": "y"} for action in "abcd"]
+    scored = [{"inverse": ([], ["q"] * 4)}]
+    (tmp_path / "log.jsonl").write_text('{"loss": 1.0}\n')  # no reward: supervised
+    for name, alarms in {
+        "pretrain-inverse-sft": 0,
+        "warmup-inverse-sft": 0,
+        "verified1-inverse-sft": 2,
+        "swirl1-inverse-grpo": 2,
+    }.items():
+        assert len(selection._alarms(name, ["inverse"], scored, tmp_path, rows)) == alarms
+    assert selection._alarms("verified1-forward-sft", ["forward"], [{"forward": ([], [])}], tmp_path, rows) == []
 
 
 def test_patience_counts_rounds_in_which_neither_role_improved(tmp_path):

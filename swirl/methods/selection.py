@@ -77,7 +77,7 @@ def _chosen(
             "select": keep,
             "chosen": chosen,
             "curve": _curve(list(checkpoints), scored),
-            "alarms": _alarms(roles, scored, out, run.validation),
+            "alarms": _alarms(name, roles, scored, out, run.validation),
             "validation": _validation(run, after),
             "predictions": {role: scored[chosen][role][1] for role in roles},
         },
@@ -114,13 +114,18 @@ def _curve(steps: Sequence[int], scored: Scored) -> list[dict]:
     ]
 
 
-def _alarms(roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dict]) -> list[str]:
+def _alarms(name: str, roles: Sequence[Role], scored: Scored, out: Path, rows: Sequence[dict]) -> list[str]:
+    """Alarms of a phase: hacking where it has a reward, collapse where the inverse model goes on from its warm-up.
+
+    Self-training collapses as well as a reward does. In pre-training and the warm-up a model is only not there yet.
+    """
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     rewards = [row["reward"] for row in log if row.get("reward") is not None]
     alarms = []
-    for role in roles if rewards else ():
-        alarms += _hacked(rewards, [one[role][0] for one in scored], WATCHED[role])
-        if role == "inverse":
+    for role in roles:
+        if rewards:
+            alarms += _hacked(rewards, [one[role][0] for one in scored], WATCHED[role])
+        if role == "inverse" and not name.startswith(("pretrain-", "warmup-")):
             alarms += _collapse(rows, *scored[-1][role])
     for alarm in alarms:
         logger.warning("%s", alarm)
