@@ -52,7 +52,11 @@ def spend(monkeypatch):
 def test_a_phase_costs_what_all_its_attempts_took_whenever_they_were_killed(tmp_path, spend):
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, tmp_path], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+            [sys.executable, "-c", KILLED, tmp_path],
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
     assert clock.noted(tmp_path / "clock.jsonl", "train") == 200
