@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from swirl.compare import comparison, summary
+from swirl.compare import comparison, tables
 from swirl.compare.cells import Place
 from swirl.compare.variants import prefix
 from swirl.errors import InputError
@@ -98,9 +98,9 @@ def main(words: Sequence[str] | None = None) -> int:
             failed.append(f"{name}: {error}")
             continue
         first, *others = table.pages
-        write(ROOT / first, name, summary.text(results, table.brief))
+        write(ROOT / first, name, tables.text(results, table.brief))
         for page in others:
-            write(ROOT / page, name, summary.markdown(next(iter(summary.tables(results).values()))))
+            write(ROOT / page, name, tables.markdown(next(iter(tables.tables(results).values()))))
     print("\n".join(failed), end="\n" * bool(failed))
     return int(bool(failed))
 

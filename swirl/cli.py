@@ -198,7 +198,7 @@ def _train(a: argparse.Namespace) -> int:
 
 
 def _compare(a: argparse.Namespace) -> int:
-    from swirl.compare import comparison, summary
+    from swirl.compare import comparison, tables
     from swirl.compare.cells import Place
     from swirl.recipe import load_recipe
 
@@ -221,7 +221,7 @@ def _compare(a: argparse.Namespace) -> int:
     if a.json:
         print(json.dumps(results))
     else:
-        summary.show(results, out)
+        tables.show(results, out)
     return int(bool(failed))
 
 

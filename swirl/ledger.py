@@ -20,17 +20,18 @@ import re
 import time
 import tomllib
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from swirl import durable, lock, toml
+from swirl import clock, durable, lock, toml
 from swirl.errors import InputError
 
 logger = logging.getLogger("swirl")
 VERSION = 1
-OWN_FILES = {"ledger.json", "recipe.toml", "lock"}
+OWN_FILES = {"ledger.json", "recipe.toml", "lock", "clock.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Phase:
     Attributes:
         name: Unique in the run.
         folder: Where it lies, relative to the run folder.
-        seconds_cpu: CPU time of this process (the main one) in the attempt that finished; what earlier, killed attempts
-            used is not in it. Work that needs the whole sum keeps its own count beside its checkpoints.
+        seconds_cpu: CPU time of this process (the main one) over all attempts, those that were killed included (but
+            for the last few seconds of each, see `clock`).
         finished_at: UTC, ISO 8601.
         files: Path relative to `folder` -> (size in bytes, SHA-256).
     """
@@ -164,15 +165,15 @@ class Run:
                 logger.info("phase %s: finished before, skipped (%s)", name, self.folder / phase.folder)
                 return self.folder / phase.folder
         target, staging = self._places(name, into)
-        started = time.process_time() - seconds_before
         with durable.explain_full_disk(staging):
+            resumed = self._main and self._stage(name, target, staging)
+            with self._clock(name, resumed) as seconds:
+                self._barrier()  # the staging folder is there
+                work(staging)
+                self._barrier()  # nobody writes to it any more
+                files = durable.seal(staging) if self._main else {}
             if self._main:
-                self._stage(name, target, staging)
-            self._barrier()  # the staging folder is there
-            work(staging)
-            self._barrier()  # nobody writes to it any more
-            if self._main:
-                self._commit(name, target, staging, started)
+                self._commit(name, target, staging, files, seconds() + seconds_before)
             self._barrier()  # committed
         if not self._main:
             _, self.phases = read_ledger(self.folder)
@@ -206,12 +207,10 @@ class Run:
         stored = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(stored).hexdigest() != self._recipe_sha256:
             raise InputError(f"{path} was edited or deleted since the run began; restore it, or use another --out")
-        before, after = (toml.leaves(tomllib.loads(text.decode())) for text in (stored, recipe))
-        for key in [*after, *before]:
-            was, now = before.get(key, "not set"), after.get(key, "not set")
-            if was != now:
-                mend = f"use another --out, or delete {self.folder} to start again"
-                raise InputError(f"{self.folder} was made with another recipe: {key} was {was}, now {now}; {mend}")
+        differ = toml.differences(*(tomllib.loads(text.decode()) for text in (stored, recipe)))
+        if differ:
+            mend = f"use another --out, or delete {self.folder} to start again"
+            raise InputError(f"{self.folder} was made with another recipe: {differ[0]}; {mend}")
 
     def _drop_gone(self) -> None:
         gone = [i for i, phase in enumerate(self.phases) if not (self.folder / phase.folder).is_dir()]
@@ -253,7 +252,13 @@ class Run:
             raise ValueError(f"got folder {into!r}, expected a relative one apart from the run's other folders")
         return target, self.folder / "phases" / staging
 
-    def _stage(self, name: str, target: Path, staging: Path) -> None:
+    def _clock(self, name: str, resumed: bool) -> AbstractContextManager[Callable[[], float]]:
+        if not self._main:
+            return nullcontext(time.process_time)  # the main process alone is counted
+        return clock.counting(self.folder / "clock.jsonl", name, resumed)
+
+    def _stage(self, name: str, target: Path, staging: Path) -> bool:
+        """Make the staging folder; whether there was one, or a folder in place that is not listed."""
         if target.exists() and staging.exists():
             raise InputError(f"{target} and {staging} both exist, the ledger lists neither; delete the wrong one")
         staging.parent.mkdir(exist_ok=True)
@@ -262,18 +267,19 @@ class Run:
             target.rename(staging)
         staging.mkdir(exist_ok=True)
         logger.info("phase %s: %s in %s", name, "continued" if resumed else "started", staging)
+        return resumed
 
-    def _commit(self, name: str, target: Path, staging: Path, started: float) -> None:
-        files = durable.seal(staging)
+    def _commit(
+        self, name: str, target: Path, staging: Path, files: dict[str, tuple[int, str]], seconds: float
+    ) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(target)
         for parent in {staging.parent, *target.parents}:
             if parent.is_relative_to(self.folder):
                 durable.fsync(parent)
-        seconds = round(time.process_time() - started, 3)
         folder = target.relative_to(self.folder).as_posix()
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._write_ledger([*self.phases, Phase(name, folder, seconds, now, files)])
+        self._write_ledger([*self.phases, Phase(name, folder, round(seconds, 3), now, files)])
         logger.info("phase %s: finished, %d files, %.1f CPU-seconds (%s)", name, len(files), seconds, target)
 
     def _write_ledger(self, phases: list[Phase]) -> None:

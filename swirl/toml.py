@@ -25,6 +25,13 @@ def leaves(value: Any, key: str = "") -> dict[str, str]:
     return {leaf: text for name, item in items for leaf, text in leaves(item, name).items()}
 
 
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two parsed TOMLs, as "KEY was OLD, now NEW", in the order of the new one."""
+    before, after = leaves(was), leaves(now)
+    told = {key: (before.get(key, "not set"), after.get(key, "not set")) for key in [*after, *before]}
+    return [f"{key} was {old}, now {new}" for key, (old, new) in told.items() if old != new]
+
+
 def _table(table: dict[str, Any], prefix: str) -> str:
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
     lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]

@@ -28,6 +28,7 @@ FLOORS = {
             "scorer",
             "parallel",
             "durable",
+            "clock",
             "lock",
             "ledger",
             "order",

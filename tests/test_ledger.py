@@ -97,11 +97,11 @@ def finish(child):
 
 
 def tree(folder):
-    """Every file but the two that hold times, and every folder."""
+    """Every file but those that hold times, and every folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if path.name not in ("ledger.json", "lock")
+        if path.name not in ("ledger.json", "lock", "clock.jsonl")
     }
 
 
@@ -491,10 +491,11 @@ def test_disk_full_in_the_words_of_other_libraries(tmp_path, words):
         run.phase("a", work)
 
 
-@pytest.mark.parametrize(("call", "saves"), [("fsync", 6), ("replace", 1)])
+@pytest.mark.parametrize(("call", "saves"), [("fsync", 7), ("replace", 1)])
 @pytest.mark.parametrize("again", ["same process", "reopened"])
 def test_disk_full_at_every_save_of_a_commit(tmp_path, monkeypatch, call, saves, again):
-    # Six: the file and its folder; phases/ and the run folder, after the renaming; the ledger and the run folder.
+    # Seven: the file and its folder; the clock; phases/ and the run folder, after the renaming; the ledger and the run
+    # folder.
     real, fails_at = getattr(os, call), 0
     calls = 0
 
@@ -515,7 +516,7 @@ def test_disk_full_at_every_save_of_a_commit(tmp_path, monkeypatch, call, saves,
         monkeypatch.undo()
         run.verify()
         # Only the very last call comes after the new ledger is in place.
-        assert [name for name, _, _ in listed(folder)] == ["data", "a"][: 2 if fails_at == 6 else 1]
+        assert [name for name, _, _ in listed(folder)] == ["data", "a"][: 2 if fails_at == 7 else 1]
         if again == "reopened":
             run.close()
             run = Run.open(folder, RECIPE)

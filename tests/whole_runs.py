@@ -82,13 +82,14 @@ CLOCKS = {"cpu_seconds", "step_time"}
 def contents(run):
     """Every file of a run folder as bytes, or parsed without its times.
 
-    Times are in: `lock` (who holds it, since when; left out), `ledger.json` (`seconds_cpu`, `finished_at`, the size and
-    hash of each `log.jsonl`, its own checksum), `log.jsonl` and `metrics.jsonl` (`CLOCKS`). Nowhere else.
+    Times are in: `lock` (who holds it, since when; left out), `clock.jsonl` (left out), `ledger.json` (`seconds_cpu`,
+    `finished_at`, the size and hash of each `log.jsonl`, its own checksum), `log.jsonl` and
+    `metrics.jsonl` (`CLOCKS`). Nowhere else.
     """
     found = {}
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
-        if name == "lock" or path.is_dir():
+        if name in ("lock", "clock.jsonl") or path.is_dir():
             continue
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]

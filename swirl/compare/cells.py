@@ -4,6 +4,7 @@ A cell whose file is there is not run again; one that was interrupted goes on wh
 one seed begin from the same warm-up run, so they are paired, and its cost is counted in each of them.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -14,10 +15,14 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from swirl import durable, progress
-from swirl.compare import kept
+import pyarrow.parquet as pq
+
+from swirl import durable, metrics, progress
+from swirl.compare import kept, provenance
 from swirl.compare.kept import Cell
 from swirl.compare.variants import shared_part
+
+logger = logging.getLogger("swirl")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
             failed: dict[str, str] = {}
             for together in _in_turn(list(bases.values()), place.cache):
                 failed |= _all(pool, {base: partial(running.train, base, None, place) for base in together}, bar)
+            _tell_of_no_change([place.runs / base.name for base in bases.values() if base.name not in failed])
             ready = {cell: base for cell, base in base_of.items() if base.name not in failed}
             failed |= _all(pool, {cell: partial(_make, running, cell, ready[cell], place) for cell in ready}, bar)
         except BaseException:
@@ -67,6 +73,18 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
             running.stop()
             raise
     return list(failed.values())
+
+
+def _tell_of_no_change(folders: Sequence[Path]) -> None:
+    """Say so, before methods are trained, where nothing changes in a test part: no role can be judged on it."""
+    for folder in folders:
+        pairs = pq.read_table(folder / "data" / "test.parquet", columns=["state", "next_state"]).to_pylist()
+        if not any(metrics.changed(**pair) for pair in pairs):
+            logger.warning(
+                "%s: no transition of the test part changes the state: the inverse model has no score there, and the "
+                "forward model only its false changes; give a recording with more layouts, or more of it to test",
+                folder,
+            )
 
 
 def _in_turn(bases: Sequence[Cell], cache: Path) -> tuple[list[Cell], list[Cell]]:
@@ -101,7 +119,7 @@ def _base(cell: Cell) -> Cell:
 def _make(running: "_Processes", cell: Cell, base: Cell, place: Place) -> None:
     from swirl.methods.session import recording_path
 
-    commit = kept.commit()  # before the run: what is committed while it runs is not what ran
+    commit = provenance.commit()  # before the run: what is committed while it runs is not what ran
     folder = running.train(cell, place.runs / base.name, place)
     kept.keep(cell, folder, recording_path(cell.recipe, place.cache), commit, place.files)
 

@@ -13,6 +13,7 @@ are a file, or the world's parts are fixed, the test part is the table's: there 
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from swirl import durable
 from swirl.compare import cells as running
-from swirl.compare import kept, reading, report, summary
+from swirl.compare import kept, provenance, reading, report, summary, tables
 from swirl.compare.cells import Place
 from swirl.compare.kept import Cell
 from swirl.compare.variants import TUNED_AS, UNLIMITED, UNTUNED, own, variant, with_rate
@@ -117,12 +118,15 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         ],
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": ", ".join(plan.vary),
+        "warnings": provenance.warnings(
+            [cell["machine"] for found in files.values() for by_seed in found.values() for cell in by_seed.values()]
+        ),
         "rows": rows,
         "rewards": rewards,
     }
     out.mkdir(parents=True, exist_ok=True)
     durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")
-    durable.atomic_write(out / "comparison.md", summary.text(results))
+    durable.atomic_write(out / "comparison.md", tables.text(results))
     durable.atomic_write(out / "report.html", report.page(results, files))
     return results
 
@@ -135,6 +139,14 @@ def _check(plan: Plan) -> None:
             f"nothing can be compared with {plan.reference()}; name a method that trains as the last of --methods, or "
             "give a recipe that has one after its warm-up"
         )
+    if not plan.seeds:
+        raise InputError("--seeds names none; give some, e.g. 0,1,2")
+    if min(*plan.seeds, plan.tuning_seed) < 0:
+        raise InputError(
+            f"a seed is {min(*plan.seeds, plan.tuning_seed)}; expected 0 or more in --seeds and --tuning-seed"
+        )
+    if plan.recipe.data.path and not Path(plan.recipe.data.path).is_file():
+        raise InputError(f"no recording at {plan.recipe.data.path}; check --data, or the recipe's data.path")
     for key in plan.vary:
         if plan.rates and key.endswith("learning_rate"):
             raise InputError(f"--vary {key} with --learning-rates: give one of the two")
@@ -147,6 +159,9 @@ def _check(plan: Plan) -> None:
         raise InputError("--learning-rates are chosen on validation, and data.validation_labels = 0; raise it")
     if not all(0 < rate < math.inf for rate in plan.rates):
         raise InputError(f"--learning-rates {', '.join(f'{rate:g}' for rate in plan.rates)}: expected more than 0 each")
+    twice = [rate for rate, times in Counter(f"{rate:g}" for rate in plan.rates).items() if times > 1]
+    if twice:  # by which their runs are named
+        raise InputError(f"--learning-rates has {', '.join(twice)} more than once; give each once")
     if "swirl.rounds" in plan.vary:
         raise InputError(
             "--vary swirl.rounds: the published settings have rounds of their own; compare swirl-iterative"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.compare import reading, summary
+from swirl.compare import reading, tables
+from swirl.compare.kept import BASELINES
 from swirl.compare.reading import SCORE
 from swirl.health import LIMITS
 from swirl.types import ROLES, Role
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PLAIN = "#888888"
 # The Okabe-Ito palette, which stays apart for colour-blind readers, and four more.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#7f3c8d", "#80ba5a", "#a5aa99")
 LINES = ("-", "--", ":")
@@ -42,7 +44,7 @@ def _axes(across: str, roles: Sequence[Role] = ROLES) -> "tuple[Figure, dict[Rol
     figure = Figure(figsize=(5.5 * len(roles), 4.5), layout="constrained")
     axes = dict(zip(roles, figure.subplots(1, len(roles), squeeze=False)[0], strict=True))
     for role, ax in axes.items():
-        ax.set(xlabel=across, ylabel=summary.TITLES[SCORE[role]], title=f"{role} model")
+        ax.set(xlabel=across, ylabel=tables.TITLES[SCORE[role]], title=f"{role} model")
         ax.grid(alpha=0.3)
     return figure, axes
 
@@ -51,7 +53,7 @@ def varied(results: dict[str, Any]) -> "Figure":
     """The score of each role over the values of what varies, with its intervals."""
     figure, axes = _axes(results["vary"])
     for role, ax in axes.items():
-        rows = summary.scores(results["rows"], role)
+        rows = tables.scores(results["rows"], role)
         values = list(dict.fromkeys(row["at"] for row in rows))
         for i, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
             mine = [row for row in rows if row["method"] == method]
@@ -60,24 +62,44 @@ def varied(results: dict[str, Any]) -> "Figure":
             x = [values.index(row["at"]) for row in mine]
             ax.errorbar(x, mean, errors, label=method, capsize=3, **_look(i))
         ax.set_xticks(range(len(values)), values)
-        ax.legend(fontsize=7)
+        if values:
+            ax.legend(fontsize=7)
     return figure
 
 
-def over_cost(cells: reading.Cells) -> "Figure":
-    """The score of each role over CPU seconds: mean over seeds."""
+def over_cost(cells: reading.Cells, reference: str) -> "Figure":
+    """The score of each role over CPU seconds: mean over seeds, of which one that ended early stays where it ended.
+
+    Dashed is what the baseline scores, dotted what the reference spends: where the tables read the others.
+    """
     figure, axes = _axes("CPU seconds")
     looks = _looks(cells)
+    budget = float(np.mean([reading.spent(cell, "cpu_seconds") for cell in cells[reference].values()]))
     for role, ax in axes.items():
+        for name, value in _baselines(cells[reference], role).items():
+            ax.axhline(value, color=PLAIN, linestyle="--", linewidth=1, label=name)
         for method, by_seed in reading.entries(cells).items():
             curves = _curves(by_seed, role)
             if not curves:
                 continue
             grid = np.linspace(min(c.cost[0] for c in curves), max(c.cost[-1] for c in curves), 200)
             mean = np.mean([np.interp(grid, c.cost, c.values()) for c in curves], axis=0)
-            ax.plot(grid, mean, marker="o" * (len(set(grid)) == 1), label=method, **looks[method])
+            ax.plot(grid, mean, marker="o", markersize=4, markevery=[-1], label=method, **looks[method])
+        ax.axvline(budget, color=PLAIN, linestyle=":", linewidth=1, label=f"cost of {reference}")
         ax.legend(fontsize=7)
     return figure
+
+
+def _baselines(by_seed: dict[int, dict[str, Any]], role: Role) -> dict[str, float]:
+    """What each baseline scores in a role: mean over seeds."""
+    found: dict[str, list[float]] = {}
+    for cell in by_seed.values():
+        over = reading.counts(cell, role, SCORE[role])
+        for point in cell["points"] if len(over) else ():
+            if point["role"] == role and point["phase"] in BASELINES:
+                sums = reading.sums(cell, point, SCORE[role])
+                found.setdefault(point["phase"], []).append(float((sums.sum(axis=1) / over.sum(axis=1)).sum()))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def by_round(cells: reading.Cells) -> "Figure | None":
@@ -143,7 +165,7 @@ def health(cells: reading.Cells) -> "Figure | None":
         for method, mean in means.items():
             (lines[method],) = ax.plot(list(mean), list(mean.values()), marker="o", markersize=4, **looks[method])
         for limit in filter(np.isfinite, LIMITS.get(sign.removeprefix("action_"), ())):
-            lines["limit of an alarm"] = ax.axhline(limit, color="#888888", linestyle="--", linewidth=1)
+            lines["limit of an alarm"] = ax.axhline(limit, color=PLAIN, linestyle="--", linewidth=1)
         ax.set(xlabel="phase of the run", title=sign)
         ax.locator_params(axis="x", integer=True)
         ax.grid(alpha=0.3)

@@ -5,14 +5,10 @@ equal cost needs the phases. Beside them a few predictions, and what ran where.
 """
 
 import json
-import os
-import platform
-import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, imagetokens, metrics, similarity
+from swirl import durable, imagetokens, metrics, similarity, toml
+from swirl.compare import provenance
 from swirl.config import Recipe
 from swirl.data.splitting import layouts
 from swirl.errors import InputError
@@ -29,12 +26,13 @@ from swirl.imagetokens import ImageTokenizer
 from swirl.recipe import parse_recipe
 from swirl.types import ROLES, Role, state_text
 
-SAMPLES = 6
-"""Predictions kept per role: half drawn, half the worst."""
+VERSION = 1
+"""Of what cells measure and hold, beside their recipe: to be raised when a figure gets another meaning."""
+SAMPLES = 3
+"""Predictions kept of each kind."""
 LAYOUTS = 5
 """Fewer say nothing of how layouts differ: then trajectories are taken for them."""
 BASELINES = tuple(held_out.BASELINES.values())
-PACKAGES = ("swirl-wm", "torch", "transformers", "trl", "datasets", "numpy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +58,7 @@ def find(files: Path, cell: Cell) -> dict[str, Any] | None:
     """What a cell that is done has left.
 
     Raises:
-        InputError: It was done with another recipe, or its file cannot be read.
+        InputError: It was done with another recipe or measured by another version, or its file cannot be read.
     """
     path = _path_of(files, cell)
     if not path.is_file():
@@ -71,12 +69,16 @@ def find(files: Path, cell: Cell) -> dict[str, Any] | None:
         raise InputError(f"{path} is not what a comparison keeps ({error}); remove it to run its cell anew") from None
     if not isinstance(found, dict):
         raise InputError(f"{path} is not what a comparison keeps; remove it to run its cell anew")
-    was = parse_recipe(found.get("recipe", {}))  # keys that are newer than the file have their defaults
-    differ = [field.name for field in fields(was) if getattr(was, field.name) != getattr(cell.recipe, field.name)]
-    if differ:
+    measured = found.get("version", 1)  # the first had no number
+    if measured != VERSION:
         raise InputError(
-            f"{path} was made with another recipe, which differs in {', '.join(differ)}; remove it to run it anew"
+            f"{path} was measured by version {measured} of a comparison, and this is {VERSION}: their figures are not "
+            "the same; remove it to run its cell anew"
         )
+    was = parse_recipe(found.get("recipe", {}))  # keys that are newer than the file have their defaults
+    differ = toml.differences(*(tomllib.loads(recipe.toml()) for recipe in (was, cell.recipe)))
+    if differ:
+        raise InputError(f"{path} was made with another recipe: {'; '.join(differ)}; remove it to run its cell anew")
     return found
 
 
@@ -98,12 +100,13 @@ def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) ->
         sums, counts[role] = _by_cluster(role, [rows[i] for i in scored], written, cluster, encoder, images)
         points.append({"phase": phase, "role": role, **cost.get(phase, {}), "sums": sums})
     found = {
+        "version": VERSION,
         "method": cell.method,
         "seed": cell.recipe.seed,
         "recipe": tomllib.loads(cell.recipe.toml()),
         "commit": commit,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": cell.recipe.threads},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": provenance.machine(spec),
+        "versions": provenance.versions(),
         "points": points,
         "counts": counts,
         "rewards": _rewards(folder),
@@ -137,7 +140,8 @@ def _logged(folder: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]
 def _cost(folder: Path) -> dict[str, dict[str, float]]:
     """CPU seconds, and tokens in optimiser steps, that a run had spent after each phase; data cost no method anything.
 
-    A phase's own seconds are those of the attempt that finished it; where it had been interrupted its log has them all.
+    The ledger has the seconds of all attempts at a phase but for the last few of those that were killed, in which its
+    trainer may have saved; then its log knows of more.
     """
     spent, seconds, tokens = {}, 0.0, 0.0
     for phase, lines in _logged(folder):
@@ -212,30 +216,21 @@ def _by_cluster(
 def _samples(
     role: Role, wrote: dict[tuple[str, Role], dict[int, str]], rows: list[dict[str, Any]], seed: int
 ) -> list[dict[str, Any]]:
-    """Predictions of the last checkpoint for changed transitions: some drawn, and some of the worst."""
+    """Predictions of the last checkpoint: on changed transitions some drawn and some of the worst; false changes."""
     texts = [texts for (phase, of), texts in wrote.items() if of == role and phase not in BASELINES][-1]
     pairs = {i: (state_text(rows[i]["state"]), state_text(rows[i]["next_state"])) for i in texts}
     changed = [i for i in texts if metrics.changed(*pairs[i])]
+    false = [i for i in texts if role == "forward" and metrics.false_change(*pairs[i], texts[i])]
     if role == "forward":
-        score = {i: metrics.changed_facts_f1(*pairs[i], texts[i]) for i in changed}
+        score = {i: metrics.changed_facts_f1(*pairs[i], texts[i]) for i in changed} | dict.fromkeys(false, 0.0)
     else:
         score = {i: float(metrics.action_match(texts[i], rows[i]["action"])) for i in changed}
-    order = [changed[i] for i in np.random.default_rng(seed).permutation(len(changed))]
-    worst = [i for i in sorted(order[SAMPLES // 2 :], key=score.__getitem__) if score[i] < 1]
+    draw = np.random.default_rng(seed)
+    order, false = ([some[i] for i in draw.permutation(len(some))] for some in (changed, false))
+    worst = [i for i in sorted(order[SAMPLES:], key=score.__getitem__) if score[i] < 1]
     return [
         {"role": role, "kind": kind, "row": i, "state": pairs[i][0], "action": rows[i]["action"]}
         | {"next_state": pairs[i][1], "prediction": texts[i], "score": round(score[i], 3)}
-        for kind, picked in (("drawn", order[: SAMPLES // 2]), ("worst", worst[: SAMPLES // 2]))
-        for i in picked
+        for kind, picked in (("drawn", order), ("worst", worst), ("false change", false))
+        for i in picked[:SAMPLES]
     ]
-
-
-def commit() -> str:
-    """The commit of the package's source, with `+` where it was edited; "" outside a clone."""
-    where = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=where, capture_output=True, text=True).stdout.strip()
-
-    head = git("rev-parse", "--short", "HEAD")
-    return head + "+" * bool(head and git("status", "--porcelain", "--untracked-files=no", "--", str(where)))

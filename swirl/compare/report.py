@@ -8,23 +8,29 @@ import difflib
 import html
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl.compare import figures, reading, summary
+from swirl import metrics
+from swirl.compare import figures, provenance, reading, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 100em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0; font-size: 13px } td, th { padding: .25em .7em; text-align: left }
-td { white-space: nowrap } section { overflow-x: auto }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 88em; margin: 2em auto; padding: 0 1em; color: #222 }
+h2 { margin-top: 2em; border-bottom: 2px solid #ddd } h2 code, h3 code { font-size: 1em }
+p { max-width: 60em } table { border-collapse: collapse; margin: 1em 0; font-size: 13px }
+td, th { padding: .25em .7em; text-align: left; vertical-align: top } td { white-space: nowrap }
+td.long { white-space: normal; min-width: 14em } td small { color: #777 } section { overflow-x: auto }
 tr { border-bottom: 1px solid #ddd } pre { white-space: pre-wrap; background: #f6f6f6; padding: .6em; margin: 0 }
-.three { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5em; font-size: 12px } svg { max-width: 100% }
-ins { background: #c7efcf; text-decoration: none } del { background: #fbd0d0; text-decoration: none }
+summary { font-size: 1.17em; font-weight: bold; cursor: pointer; margin: 1em 0 }
+.sample { margin: 1.2em 0 2em } .three { display: grid; grid-template-columns: repeat(3, 1fr); gap: .2em .5em }
+.three { font-size: 12px; grid-auto-flow: column; grid-template-rows: auto 1fr } .three b { color: #555 }
+svg { max-width: 100%; height: auto } .right { color: #1a7f37 } .wrong { color: #b42318 }
+ins { background: #c7efcf; text-decoration: none } del { background: #fbd0d0 } del + ins { margin-left: .25em }
 """
 HEALTH = (
     "action_unique_share",
@@ -34,6 +40,20 @@ HEALTH = (
     "action_nmi",
     "action_perplexity_ratio",
 )
+LONG = 60
+"""Characters from which a cell of a table may break its line."""
+KINDS = {
+    "drawn": "drawn at random",
+    "worst": "among the worst",
+    "false change": "a false change: nothing changed here",
+}
+LEGEND = """<p>What the last checkpoint wrote for test transitions, of each method in its first seed. Of three columns
+the second is marked against the first, and the third against the second: <ins>added</ins>, <del>gone</del>. Where a
+prediction has no marks, it is as recorded. Of the changed transitions some are drawn at random and some are of the
+worst; a false change is a prediction that changes the state where the recording does not.</p>"""
+OVER_COST = """<p>Mean over seeds, linear between two phases; a seed that ended early counts on with where it ended.
+Dotted: what <code>{}</code> spends, mean over seeds, where the tables read the others. Dashed: the baseline, which
+costs nothing.</p>"""
 
 
 def page(results: dict[str, Any], files: dict[str, reading.Cells]) -> str:
@@ -43,21 +63,24 @@ def page(results: dict[str, Any], files: dict[str, reading.Cells]) -> str:
         results: What `results.json` holds.
         files: The kept cells, by what was varied, method and seed.
     """
-    parts = ["<h1>Comparison</h1>", f"<p>{_plain(summary.told(results))}</p>"]
-    for title, lines in summary.tables(results).items():
-        parts += [f"<h2>{_text(title)}</h2>", _table(lines)]
+    parts = ["<h1>Comparison</h1>", f"<p>{_marked_up(tables.told(results))}</p>"]
+    for title, lines in tables.tables(results).items():
+        parts += [f"<h2>{_marked_up(title)}</h2>", _table(lines)]
     if results["vary"]:
         parts += [f"<h2>Test metrics over {_text(results['vary'])}</h2>", _svg(figures.varied(results))]
+    reference = results["reference"]
     for at, cells in files.items():
         here = _text(f", {results['vary']} = {at}" if results["vary"] else "")
-        parts += [f"<h2>Test metrics over cost{here}</h2>", _svg(figures.over_cost(cells))]
+        if reference in cells:
+            over_cost = figures.over_cost(cells, reference)
+            parts += [f"<h2>Test metrics over cost{here}</h2>", OVER_COST.format(_text(reference)), _svg(over_cost)]
         by_round = figures.by_round(cells)
         parts += [f"<h2>Test metrics by round{here}</h2>", _svg(by_round)] if by_round else []
-        parts += [f"<h2>Predictions{here}</h2>", *_samples(cells)]
+        parts += [f"<h2>Predictions{here}</h2>", LEGEND, *_samples(cells)]
         health = figures.health(cells)
         parts += [f"<h2>Inferred actions{here}</h2>", _svg(health) if health else "", _table(_health(cells))]
         parts += [f"<h2>Alarms{here}</h2>", _alarms(cells)]
-    parts += ["<h2>What ran</h2>", _table(_provenance(files))]
+    parts += ["<h2>What ran</h2>", _table(provenance.table(files))]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Comparison</title><style>{STYLE}</style>'
     return f"{head}</head><body>{''.join(parts)}</body></html>\n"
 
@@ -66,17 +89,24 @@ def _text(text: object) -> str:
     return html.escape(str(text))
 
 
-def _table(lines: Sequence[Sequence[object]]) -> str:
+def _marked_up(text: str) -> str:
+    """Text with names between backticks, as HTML."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", _text(text))
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
     if len(lines) < 2:
         return "<p>none</p>"
-    rows = [("th", lines[0]), *(("td", line) for line in lines[1:])]
-    cells = ["<tr>" + "".join(f"<{kind}>{_plain(cell)}</{kind}>" for cell in row) + "</tr>" for kind, row in rows]
-    return f"<section><table>{''.join(cells)}</table></section>"
+    head, *body = tables.filled(lines)
+    rows = ["".join(f"<th>{_marked_up(cell)}</th>" for cell in head), *("".join(map(_cell, row)) for row in body)]
+    return f"<section><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></section>"
 
 
-def _plain(cell: object) -> str:
-    """A cell of a Markdown table, for HTML."""
-    return _text(cell).replace("`", "")
+def _cell(text: str) -> str:
+    """A cell of a table; an interval steps back behind its value."""
+    long = ' class="long"' * (len(text) > LONG)
+    shown = re.sub(r"(\[[^\]]*\])", r"<small>\1</small>", _marked_up(text))
+    return f"<td{long}>{shown}</td>"
 
 
 def _svg(figure: "Figure") -> str:
@@ -85,20 +115,33 @@ def _svg(figure: "Figure") -> str:
     return re.sub(r"^.*?(?=<svg)", "", drawn.getvalue(), flags=re.DOTALL)
 
 
-def _samples(cells: reading.Cells) -> Iterable[str]:
-    """State, recorded next state and prediction of each method in its first seed."""
-    for method, by_seed in cells.items():
-        yield f"<h3>{_text(method)}</h3>"
-        for sample in next(iter(by_seed.values()))["samples"]:
-            if sample["role"] == "forward":
-                head = f"next state after {sample['action']!r}, {sample['kind']}, changed facts F1 {sample['score']}"
-                last = _marked(sample["next_state"], sample["prediction"])
-            else:
-                head = f"action, {sample['kind']}: recorded {sample['action']!r}, inferred {sample['prediction']!r}"
-                last = ""
-            texts = [_text(sample["state"]), _marked(sample["state"], sample["next_state"]), last]
-            shown = "".join(f"<pre>{text}</pre>" for text in texts if text)
-            yield f"<p>{_text(head)}</p><div class=three>{shown}</div>"
+def _samples(cells: reading.Cells) -> Iterator[str]:
+    """State, recorded next state and prediction of each method in its first seed; the first method's lie open."""
+    for i, (method, by_seed) in enumerate(cells.items()):
+        seed, cell = next(iter(by_seed.items()))
+        shown = "".join(_sample(sample) for sample in cell["samples"])
+        yield f"<details{' open' * (i == 0)}><summary>{_text(method)}, seed {seed}</summary>{shown}</details>"
+
+
+def _sample(sample: dict[str, Any]) -> str:
+    """One transition: what happened, and what a model wrote of it."""
+    state, after, wrote, kind = (sample[key] for key in ("state", "next_state", "prediction", "kind"))
+    if sample["role"] == "forward":
+        right = metrics.exact_match(wrote, after)
+        score = "" if right or kind == "false change" else f", changed facts F1 {sample['score']:g}"
+        what = f"Next state after <code>{_text(sample['action'])}</code>: {_verdict(right)}{score}"
+        last = ("predicted, against the recorded one", _marked(after, wrote) if wrote.strip() else "(nothing)")
+    else:
+        right = bool(sample["score"])
+        what = f"Action between two states: {_verdict(right)}"
+        last = ("action", f"recorded: {_text(sample['action'])}\ninferred: {_text(wrote) or '(nothing)'}")
+    columns = [("state", _text(state)), ("recorded next state, against the state", _marked(state, after)), last]
+    shown = "".join(f"<b>{head}</b><pre>{body}</pre>" for head, body in columns)
+    return f"<div class=sample><p>{what} ({KINDS[kind]})</p><div class=three>{shown}</div></div>"
+
+
+def _verdict(right: bool) -> str:
+    return '<b class="right">as recorded</b>' if right else '<b class="wrong">not as recorded</b>'
 
 
 def _marked(before: str, after: str) -> str:
@@ -134,15 +177,3 @@ def _alarms(cells: reading.Cells) -> str:
         for alarm in cell["alarms"]
     ]
     return f"<ul>{''.join(lines)}</ul>" if lines else "<p>none</p>"
-
-
-def _provenance(files: dict[str, reading.Cells]) -> list[list[str]]:
-    """Each run's commit, machine and versions, equal ones together."""
-    ran: dict[tuple[str, str, str], list[str]] = {}
-    for at, cells in files.items():
-        for method, by_seed in cells.items():
-            for seed, cell in by_seed.items():
-                machine, versions = (", ".join(f"{k} {v}" for k, v in cell[x].items()) for x in ("machine", "versions"))
-                named = " ".join(filter(None, [method, at, f"seed {seed}"]))
-                ran.setdefault((cell["commit"], machine, versions), []).append(named)
-    return [["commit", "machine", "versions", "runs"], *([*facts, ", ".join(runs)] for facts, runs in ran.items())]

@@ -55,6 +55,7 @@ def results_of(cells):
             {"method": "swirl", "learning_rate": rate, "score": score} for rate, score in ((1e-5, 0.5), (1e-4, 0.25))
         ],
         "vary": "",
+        "warnings": [],
         "rows": rows,
         "rewards": summary.rewarded(cells),
     }

@@ -81,7 +81,7 @@ def test_methods_are_compared_from_one_warm_up_and_what_is_finished_is_not_run_a
     other = subprocess.run(compare(*words, "--verified.steps", 3), capture_output=True, text=True)
     assert other.returncode == 2
     assert re.search(
-        r"verified-seed0.json was made with another recipe, which differs in verified; remove", other.stderr
+        r"verified-seed0.json was made with another recipe: verified.steps was 2, now 3; remove", other.stderr
     )
 
 
@@ -124,6 +124,8 @@ def test_being_stopped_ends_the_runs(words, tmp_path):
 def test_bad_words_are_refused_before_anything_runs(swirl, words, tmp_path):
     for more, message in (
         (["--methods", "boostrap"], "unknown method 'boostrap' in --methods; known: "),
+        (["--methods", "bootstrap", "--seeds", ""], "--seeds names none; give some, e.g. 0,1,2"),
+        (["--methods", "bootstrap", "--data", "nothere.parquet"], "no recording at nothere.parquet; check --data"),
         (["--methods", "bootstrap", "--seeds", "0,x"], "--seeds 0,x: expected a list as in 1,2,3"),
         (["--methods", "bootstrap", "--vary", "data.labels"], "--vary data.labels: expected KEY=VALUE,VALUE"),
         (["--methods", "bootstrap", "--vary", "seed=1", "--vary", "seed=2"], "--vary seed is given twice"),

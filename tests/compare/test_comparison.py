@@ -5,10 +5,12 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from kept_runs import cell, point
 
-from swirl.compare import comparison
+from swirl.compare import cells, comparison
 from swirl.compare.cells import Place
 from swirl.config import Data, Recipe, Warmup
 from swirl.errors import InputError
@@ -104,6 +106,16 @@ def _finished(asked):
     return {**cell(), "recipe": tomllib.loads(asked.recipe.toml())}
 
 
+def test_a_test_part_in_which_nothing_changes_is_told_of_before_methods_are_trained(tmp_path, caplog):
+    for name, after in (("one", "lamp on"), ("other", "lamp off\n")):
+        (tmp_path / name / "data").mkdir(parents=True)
+        columns = {"state": ["lamp off"] * 2, "next_state": ["lamp off", after], "action": ["press"] * 2}
+        pq.write_table(pa.table(columns), tmp_path / name / "data" / "test.parquet")
+    cells._tell_of_no_change([tmp_path / "one", tmp_path / "other"])
+    [told] = caplog.messages
+    assert told.startswith(f"{tmp_path / 'other'}: no transition of the test part changes the state")
+
+
 def test_what_was_tested_on_other_rows_stands_in_no_table(tmp_path):
     plan = comparison.Plan(Recipe(methods=("warmup", "verified")), ["bootstrap"], [0])
     for asked, _ in comparison._cells(plan, {}):
@@ -128,12 +140,22 @@ def test_a_comparison_of_nothing_is_refused(tmp_path):
         ),
         (comparison.Plan(recipe, ["swirl"], [0], [1e-3, 0.0]), "--learning-rates 0.001, 0: expected more than 0 each"),
         (
-            comparison.Plan(replace(recipe, data=Data(path="a", labels=9, validation_labels=0)), ["swirl"], [0], [1]),
+            comparison.Plan(
+                replace(recipe, data=Data(path=__file__, labels=9, validation_labels=0)), ["swirl"], [0], [1]
+            ),
             "data.validation_labels = 0; raise it",
         ),
         (
             comparison.Plan(recipe, ["swirl"], [0], [1e-3], vary={"swirl.learning_rate": [1e-4]}),
             "--vary swirl.learning_rate with --learning-rates: give one of the two",
+        ),
+        (comparison.Plan(recipe, ["swirl"], [0], [1e-3, 0.001]), "--learning-rates has 0.001 more than once"),
+        (comparison.Plan(recipe, ["swirl"], []), "--seeds names none; give some"),
+        (comparison.Plan(recipe, ["swirl"], [0, -1]), "a seed is -1; expected 0 or more in --seeds"),
+        (comparison.Plan(recipe, ["swirl"], [0], tuning_seed=-2), "a seed is -2; expected"),
+        (
+            comparison.Plan(replace(recipe, data=Data(path="nothere.parquet")), ["swirl"], [0]),
+            "no recording at nothere",
         ),
     ):
         with pytest.raises(InputError, match=message):

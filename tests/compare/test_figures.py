@@ -1,5 +1,7 @@
 """The figures and the report of a comparison, from kept files with known numbers."""
 
+import re
+
 import pytest
 from kept_runs import cell, point, results_of, three_methods
 
@@ -20,7 +22,7 @@ def test_the_report_is_one_file_that_says_what_ran_and_shows_what_was_wrong(cell
     page = report.page(results, {"": cells})
     assert page.count("<svg") == 1 and "by round" not in page  # one round each, and no signs after a phase
     assert "<script" not in page and "src=" not in page
-    assert "Every method is read where it has spent what verified spends" in page
+    assert "Every method is read where it has spent what <code>verified</code> spends" in page
     assert "lamp &lt;b&gt;off&lt;/b&gt;" in page  # recordings are data, not markup
     assert "lamp <del>on</del><ins>off</ins>" in page
     assert "swirl, seed 1: swirl1-forward-grpo: reward rose" in page
@@ -80,7 +82,7 @@ def test_each_role_counts_its_own_rounds(cells):
     forward, inverse = figures.by_round(cells).axes
     assert lines(forward) == [([0, 1, 2, 3], [1 / 5, 2 / 5, 2 / 5, 3 / 5])]
     assert lines(inverse) == [([0, 1, 2], [2.5 / 5, 3 / 5, 4 / 5])]
-    over_cost = {line.get_label(): line.get_color() for line in figures.over_cost(cells).axes[0].lines}
+    over_cost = {line.get_label(): line.get_color() for line in figures.over_cost(cells, "verified").axes[0].lines}
     for ax in (forward, inverse):
         assert {line.get_label(): line.get_color() for line in ax.lines} == {"swirl": over_cost["swirl"]}
 
@@ -132,6 +134,63 @@ def test_the_report_has_the_figures_that_have_something_to_show(cells, results):
     page = report.page(results, {"": cells})
     drawing = page[page.index("<h2>Inferred actions") : page.index("<h2>Alarms")]
     assert page.count("<svg") == 3 and "<svg" in drawing and "<table>" in drawing
+
+
+def sample(kind, after, wrote, score, role="forward"):
+    before = {"role": role, "kind": kind, "row": 0, "state": "lamp off", "action": "press"}
+    return {**before, "next_state": after, "prediction": wrote, "score": score}
+
+
+def test_predictions_say_what_they_are_held_against_and_whether_they_are_right(cells, results):
+    cells["verified"][0]["samples"] = [
+        sample("drawn", "lamp on", "lamp on\n", 1.0),
+        sample("worst", "lamp on", "", 0.25),
+        sample("false change", "lamp off", "lamp <on>", 0.0),
+        sample("worst", "lamp on", "wait", 0.0, "inverse"),
+        sample("drawn", "lamp on", "press", 1.0, "inverse"),
+    ]
+    page = report.page(results, {"": cells})
+    mine = page[page.index("<summary>verified, seed 0</summary>") : page.index("<summary>swirl, seed 0</summary>")]
+    told = re.findall(r"<p>(.*?)</p>", re.sub(r"</?(b|code)\b[^>]*>", "", mine))
+    assert told == [
+        "Next state after press: as recorded (drawn at random)",
+        "Next state after press: not as recorded, changed facts F1 0.25 (among the worst)",
+        "Next state after press: not as recorded (a false change: nothing changed here)",
+        "Action between two states: not as recorded (among the worst)",
+        "Action between two states: as recorded (drawn at random)",
+    ]
+    heads = ["state", "recorded next state, against the state", "predicted, against the recorded one"]
+    assert re.findall(r"<b>(.*?)</b>", mine)[:3] == heads
+    assert "<pre>(nothing)</pre>" in mine and "lamp <del>off</del><ins>&lt;on&gt;</ins>" in mine
+    assert "<pre>recorded: press\ninferred: wait</pre>" in mine
+
+
+def test_headings_and_tables_hold_no_backticks_and_no_empty_column(cells, results):
+    page = report.page({**results, "learning_rates": {}}, {"": cells})
+    assert "`" not in page and "less <code>verified</code></h2>" in page
+    assert "<th>learning rate</th>" not in page and "<th>CPU s</th>" in page
+
+
+def test_curves_over_cost_have_the_baseline_and_the_budget(cells):
+    for seed, cost in ((0, 50), (1, 60)):
+        copied = point("copy-input", "forward", None, [seed, 0])
+        cells["verified"][seed] = cell(point("verified1-forward-sft", "forward", cost, [2, 2]))
+        cells["verified"][seed]["points"][0] = copied
+    forward, inverse = figures.over_cost(cells, "verified").axes
+    assert lines(forward, "--") == [([0, 1], [1 / 10, 1 / 10])]  # 0 and 1 of 5 rows
+    assert lines(inverse, "--") == []  # nothing is kept of the majority's action
+    for ax in (forward, inverse):
+        assert lines(ax, ":") == [([55, 55], [0, 1])]
+        named = {line.get_linestyle(): line.get_label() for line in ax.lines}
+        assert named[":"] == "cost of verified"
+
+
+def test_a_role_whose_score_is_over_no_rows_has_no_curve(cells, results):
+    for by_seed in cells.values():
+        for one in by_seed.values():
+            one["counts"] = {"forward": one["counts"]["forward"], "inverse": {}}
+    assert [len(ax.lines) for ax in figures.over_cost(cells, "verified").axes] == [5, 1]
+    assert "<svg" in report.page(results, {"": cells})
 
 
 @pytest.mark.parametrize(

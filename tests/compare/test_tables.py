@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kept_runs import cell, point, results_of, three_methods
 
-from swirl.compare import summary
+from swirl.compare import reading, summary, tables
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_a_reward_stands_beside_what_it_brought(cells, results):
         for name, value in {"first": -0.6, "last": -0.45, "before": 0.2, "after": 0.4}.items()
     }
     assert row == {"method": "swirl", "phase": "swirl1-forward-grpo", "role": "forward", "seeds": 2, **found}
-    lines = summary.tables(results)["Reward beside held-out quality, by phase"]
+    lines = tables.tables(results)["Reward beside held-out quality, by phase"]
     assert lines[1] == ["`swirl`", "swirl1-forward-grpo", "2", "-0.500", "-0.250", "0.200", "0.400"]
-    found = summary.tables({**results, "rewards": [], "tried": []})
+    found = tables.tables({**results, "rewards": [], "tried": []})
     assert list(found) == [
         f"At equal {unit}{what}"
         for unit in ("CPU seconds", "tokens of training")
@@ -65,10 +65,10 @@ def test_a_reward_stands_beside_what_it_brought(cells, results):
 
 
 def test_what_learning_rates_scored_is_told(results):
-    lines = summary.tables(results)["Learning rates on the tuning seed, both scores added up"]
+    lines = tables.tables(results)["Learning rates on the tuning seed, both scores added up"]
     assert lines == [["method", "1e-05", "0.0001", ""], ["`swirl`", "0.500", "0.250", "best at the edge"]]
     inside = [{"method": "swirl", "learning_rate": rate, "score": rate == 2} for rate in (1, 2, 3)]
-    lines = summary.tables({**results, "tried": inside})["Learning rates on the tuning seed, both scores added up"]
+    lines = tables.tables({**results, "tried": inside})["Learning rates on the tuning seed, both scores added up"]
     assert lines[1][-1] == ""
 
 
@@ -81,6 +81,58 @@ def test_an_interval_holds_no_value_that_the_metric_cannot_have(cells):
     )
     assert (value["low"], value["high"]) == (0, 1)  # of 4/5 on average, with two degrees of freedom
     assert (copied["low"], copied["high"]) == (0, 0)
+
+
+def test_a_difference_ends_where_those_of_the_metric_do(cells):
+    """By seed 0, 1 and 5 of 5 rows more: with two degrees of freedom the interval would reach far beyond 1."""
+    more = ([0, 0], [1, 0], [2, 3])
+    cells = {
+        "verified": {s: cell(point("v-sft", "forward", 50, [0, 0]), warm=(0, 0)) for s in range(3)},
+        "swirl": {s: cell(point("s-sft", "forward", 50, more[s]), warm=(0, 0)) for s in range(3)},
+    }
+    found = {
+        row["metric"]: (row["low"], row["high"])
+        for row in summary.summarise(cells, "verified")
+        if (row["method"], row["statistic"], row["unit"]) == ("swirl", "difference", "tokens")
+    }
+    assert found["exact_match_changed"] == (-1, 1)
+    low, high = found[reading.NET]  # of which the range is twice as wide
+    assert -2 <= low < -1 and 1 < high <= 2
+
+
+def test_what_spent_less_than_the_budget_says_what_share(cells, results):
+    cells["swirl"] = {s: cell(point("swirl1-forward-grpo", "forward", 40, [0, 2])) for s in (0, 1)}
+    cells["verified"][0]["points"][-1]["cpu_seconds"] = 41.0  # 40 of 41 is as good as all
+    results["rows"] = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
+
+    def costs():
+        return {line[0]: line[3] for line in tables.table(results, "cpu_seconds")[1:]}
+
+    assert costs() == {
+        "`copy-input`": "",
+        "`warmup`": "30",
+        "`swirl`": "40 (88 %)",
+        "`verified`": "46",
+        "`oracle`": "99",
+    }
+    del cells["swirl"][1]  # the share is of the seeds that it has: of 41, not of 45.5
+    results["rows"] = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
+    assert costs()["`swirl`"] == "40"
+    assert "or at its end where it spent less (a share below 95 % stands beside the cost)" in tables.told(results)
+
+
+def test_what_speaks_against_the_costs_stands_above_the_tables(results):
+    told = tables.text({**results, "warnings": ["One ran.", "Another was slow."]})
+    assert told.partition("\n")[0].endswith("shares. One ran. Another was slow.")
+
+
+def test_a_score_over_no_rows_stands_in_no_table_and_stops_none(cells):
+    for by_seed in cells.values():
+        for one in by_seed.values():
+            one["counts"] = {"forward": one["counts"]["forward"], "inverse": {}}
+            one["points"].append({**one["points"][2], "phase": "swirl1-inverse-grpo", "cpu_seconds": 95})
+    assert {row["role"] for row in summary.rewarded(cells)} == {"forward"}
+    assert {row["role"] for row in summary.summarise(cells, "verified")} == {"forward", "both"}
 
 
 def test_a_share_of_a_gain_that_is_not_certain_has_no_interval():
@@ -97,7 +149,7 @@ def test_a_share_of_a_gain_that_is_not_certain_has_no_interval():
         assert gap["value"] == pytest.approx(0.1 if certain else 1)
         assert (gap["low"] is not None) == certain
         results = {"rows": rows, "methods": ["oracle", "verified"], "seeds": [0]}
-        [_, line] = summary.compared(results, "cpu_seconds", "gap_closed")
+        [_, line] = tables.compared(results, "cpu_seconds", "gap_closed")
         assert ("(the oracle's gain is uncertain)" in line[1]) != certain
 
 
@@ -111,7 +163,7 @@ def test_an_oracle_that_gains_nothing_bounds_nothing(cells, results):
 
 
 def test_the_table_names_what_was_compared_in_order(results):
-    lines = summary.table(results, "cpu_seconds")
+    lines = tables.table(results, "cpu_seconds")
     assert [line[0] for line in lines[1:]] == ["`copy-input`", "`warmup`", "`swirl`", "`verified`", "`oracle`"]
     head, swirl = lines[0], lines[3]
     told = dict(zip(head, swirl, strict=True))
@@ -119,11 +171,11 @@ def test_the_table_names_what_was_compared_in_order(results):
     assert told["next state, net"].split()[0] == told["exact on changed"].split()[0]  # nothing stands still there
     assert told["next state, net"].startswith("0.267 [")
     assert told["action, exact"].startswith("0.500 [")
-    head, *lines = summary.compared(results, "cpu_seconds", "difference")
+    head, *lines = tables.compared(results, "cpu_seconds", "difference")
     assert [line[0] for line in lines] == ["`warmup`", "`swirl`", "`oracle`"]
     assert dict(zip(head, lines[1], strict=True))["exact on changed"].startswith("-0.533 [-")
-    assert "| `swirl` | 2 | 1e-05 | 50 |" in summary.text(results)
-    brief = summary.text(results, brief=True)
+    assert "| `swirl` | 2 | 1e-05 | 50 |" in tables.text(results)
+    brief = tables.text(results, brief=True)
     assert "| `swirl` | 2 | 1e-05 | 50 |" in brief and "less `verified`:" in brief
     assert "tokens of training" not in brief and "Learning rates on" not in brief
 
@@ -131,11 +183,11 @@ def test_the_table_names_what_was_compared_in_order(results):
 def test_what_is_of_fewer_seeds_says_so(cells, results):
     del cells["oracle"][1]
     results["rows"] = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
-    head, *lines = summary.table(results, "cpu_seconds")
+    head, *lines = tables.table(results, "cpu_seconds")
     told = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
-    gaps = summary.compared(results, "cpu_seconds", "gap_closed")
+    gaps = tables.compared(results, "cpu_seconds", "gap_closed")
     assert [line[0] for line in gaps[1:]] == ["`swirl`", "`verified`"]
-    differences = {line[0]: line[1] for line in summary.compared(results, "cpu_seconds", "difference")[1:]}
+    differences = {line[0]: line[1] for line in tables.compared(results, "cpu_seconds", "difference")[1:]}
     assert differences["`oracle`"].endswith(", 1 of 2 seeds") and differences["`swirl`"].endswith("]")
     assert told["`swirl`"]["next state, net"].endswith("]")
     assert told["`oracle`"]["seeds"] == "1"
@@ -144,7 +196,7 @@ def test_what_is_of_fewer_seeds_says_so(cells, results):
 def test_what_varies_becomes_columns(cells, results):
     at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
     results |= {"vary": "data.labels", "rows": at}
-    [forward, inverse] = summary.tables(results).values()
+    [forward, inverse] = tables.tables(results).values()
     assert forward[0] == ["next state, net, by `data.labels`", "100", "200"]
     assert [line[0] for line in forward[1:]][-1] == "`oracle`"
     assert forward[2][1].startswith("0.200 [") and inverse[0][0].startswith("action, exact")
