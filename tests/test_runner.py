@@ -24,6 +24,16 @@ from swirl.train import Schedule
 PAIR = Pair(Path("the-forward"), Path("the-inverse"))
 
 
+class Frozen:
+    """A scorer that is not asked for a score."""
+
+    def __init__(self, checkpoint):
+        self.model = checkpoint
+
+    def suppressed(self, role, style):
+        return []
+
+
 def lamp(name, action, after="on"):
     return {"state": f"{name} off", "action": action, "next_state": f"{name} {after}", "trajectory": name, "step": 0}
 
@@ -58,7 +68,7 @@ def runner(tmp_path, monkeypatch):
     write(tmp_path / "labelled.parquet", LABELLED)
     write(tmp_path / "state_only.parquet", STATE_ONLY, ["action"])
     write(tmp_path / "validation.parquet", VALIDATION)
-    monkeypatch.setattr(Runner, "scorer", lambda self, checkpoint: SimpleNamespace(model=checkpoint))
+    monkeypatch.setattr(Runner, "scorer", lambda self, checkpoint: Frozen(checkpoint))
     monkeypatch.setattr(Runner, "max_new_tokens", {"forward": 30, "inverse": 5})
     monkeypatch.setattr(Runner, "encode", lambda self, tokenizer, role, row, text: (role, row["trajectory"], text))
     monkeypatch.setattr(models, "load_tokenizer", lambda *_: None)
