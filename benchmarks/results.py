@@ -67,7 +67,7 @@ TABLES = {
     ),
     "minigrid-random-label": MINIGRID(("warmup", "verified"), "random-label", brief=True),
     "minigrid-shuffled-reward": MINIGRID(("warmup", "swirl"), "shuffled-reward", brief=True),
-    "scienceworld": Table("scienceworld", ("warmup",), seeds=(0,)),
+    "scienceworld": Table("scienceworld", ("warmup", "bootstrap", "swirl", "oracle"), seeds=(0, 1, 2)),
 }
 
 

@@ -96,6 +96,8 @@ class Model:
     trust_remote_code: bool = False
     vocabulary: int = 512
     """`tiny` only: tokens in its vocabulary."""
+    tokens: Literal["words", "lines"] = "words"
+    """`tiny` only: what no token goes beyond; with `lines`, frequent phrases and lines are one token each."""
     hidden: int = 96
     """`tiny` only: width."""
     layers: int = 3

@@ -1,8 +1,9 @@
 """The built-in model, `tiny`: from scratch, for demonstrations, tests and worlds of few words.
 
 A Llama of about a million parameters with a byte-level BPE tokenizer trained on the recording's own text: it can write
-any text, and a world with few words gets about one token per word. Llama, because a custom tokenizer saved beside some
-other configurations (qwen2) is replaced on loading by that model's own class.
+any text, and a world with few words gets about one token per word. With `tokens = "lines"` one whose states repeat
+their lines gets about one per line. Llama, because a custom tokenizer saved beside some other configurations (qwen2) is
+replaced on loading by that model's own class.
 """
 
 from collections.abc import Iterable
@@ -41,7 +42,9 @@ def train_tokenizer(texts: Iterable[str], spec: Model, images: ImageTokenizer | 
     from tokenizers.models import BPE
 
     core = Tokenizer(BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    inside = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=spec.tokens == "words")
+    lines = pre_tokenizers.Sequence([pre_tokenizers.Split("\n", "isolated"), inside])
+    core.pre_tokenizer = inside if spec.tokens == "words" else lines  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     if images:
         texts = (images.pattern.sub("", text) for text in texts)

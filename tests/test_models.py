@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from swirl import models
 from swirl.config import Model
 from swirl.errors import InputError
-from swirl.tiny import build
+from swirl.tiny import build, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,21 @@ def test_the_tokenizer_of_tiny_reads_and_writes_any_text(loaded, text):
 def test_words_that_recur_become_tokens(loaded):
     _, tokenizer = loaded
     assert len(tokenizer("door open", add_special_tokens=False)["input_ids"]) == 2
+
+
+def test_lines_that_recur_become_tokens_where_asked_for(tmp_path):
+    state = "\ta substance called air\n\ta red box"
+    counts = {}
+    for tokens in ("words", "lines"):
+        tokenizer = train_tokenizer([state] * 2, Model(vocabulary=400, tokens=tokens))
+        ids = tokenizer(state, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == state
+        counts[tokens] = len(ids)
+        tokenizer.save_pretrained(tmp_path / tokens)
+        loaded = models.load_tokenizer(tmp_path / tokens)
+        assert loaded(state, add_special_tokens=False)["input_ids"] == ids
+    # a tab, four words, the break, a tab, three words; two lines and the break
+    assert counts == {"words": 10, "lines": 3}
 
 
 def test_a_vocabulary_smaller_than_the_bytes_is_raised_to_them(tmp_path):
