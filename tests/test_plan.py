@@ -87,9 +87,9 @@ def test_without_a_recording_a_sample_of_the_world_is_measured_and_thrown_away(r
     found = plan.plan(world, tmp_path / "cache")
     assert found["lengths"]["measured"]
     assert not (tmp_path / "cache").exists()
-    rows, total = plan._recording(world, tmp_path / "cache")
+    rows, total, images = plan._recording(world, tmp_path / "cache")
     assert (len(rows), total) == (plan.TRIAL, 20_000)
-    tokenizer, _ = plan._model(world, rows)
+    tokenizer, _ = plan._model(world, rows, images)
     asked = [len(prompts.encode_prompt(tokenizer, prompts.transition_prompt("forward", row))) for row in rows]
     assert found["lengths"]["prompt"]["forward"] == pytest.approx(np.mean(asked))
     assert found["phases"][-1]["rows"] == 3  # of the 2,000 that the whole recording will have for the test
