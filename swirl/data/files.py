@@ -150,7 +150,7 @@ def _read(path: Path, allow_empty: bool, say_left_out: bool) -> pa.Table:
 def _parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         line = (str(error).splitlines() or ["unreadable"])[0]
         raise InputError(f"{path}: not a whole Parquet file ({line}); write it again") from error
 

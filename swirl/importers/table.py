@@ -192,10 +192,10 @@ def _parquet(source: Source, reached: Callable[[float], None], columns: _Columns
                         yield from _batch(batch, source.name, start)
                         start += batch.num_rows
                         reached(start / max(file.metadata.num_rows, 1))
-                except (pa.ArrowException, OSError) as error:
+                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                     lost = row - start
                     yield Fault(f"{source.name}:{start + 1}", f"{lost:,} rows cannot be read ({_line(error)})", lost)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         yield Fault(source.name, f"not a whole Parquet file ({_line(error)})")
 
 

@@ -9,7 +9,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from swirl.data import export, read
@@ -205,6 +205,7 @@ def test_values_that_no_json_has_are_named_as_what_they_are(tmp_path, caplog):
     assert 'a.parquet:1: trajectory is "datetime.datetime(2026, 1, 2' in caplog.text
 
 
+@example(raw=b"\x80", at=2746, ending=".parquet")  # a column's name that is not UTF-8
 @given(
     raw=st.binary(min_size=1, max_size=40),
     at=st.integers(0, 3000),
