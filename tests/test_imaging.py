@@ -248,7 +248,7 @@ def test_a_tokenizer_of_another_run_can_be_given_and_what_is_none_cannot(frames,
     for part in PARTS:
         assert rows(tmp_path / "again", part) == rows(written, part)
     assert imagetokens.fingerprint(tmp_path / "again/images") == imagetokens.fingerprint(written / "images")
-    with pytest.raises(InputError, match=r"images.tokenizer = 'tiles', expected tile, fsq, or the folder of one"):
+    with pytest.raises(InputError, match=r"images.tokenizer = 'tiles', expected tile, vq, fsq, or the folder of one"):
         imaging.learn([], Images(tokenizer="tiles"), 0, "cpu")
     shutil.rmtree(tmp_path / "again/images")
     (tmp_path / "again/images").mkdir()
