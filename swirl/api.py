@@ -21,7 +21,7 @@ from swirl.errors import InputError
 from swirl.labelling import Candidate
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
-from swirl.types import Role, State, state_parts, state_text
+from swirl.types import Role, State, state_images, state_text
 
 __all__ = ["Candidate", "ForwardModel", "InverseModel", "load_forward", "load_inverse", "resolve"]
 
@@ -56,24 +56,20 @@ class _Model:
         context = getattr(self.scorer.model.config.get_text_config(), "max_position_embeddings", None)
         self.max_length: int = self.spec.max_length or context or UNKNOWN_CONTEXT
 
-    def write(self, state: State, base: Path = Path()) -> str:
+    def write(self, state: State) -> str:
         """A state as the model reads it: its text, images as tokens; what is written so already stays as it is.
-
-        Args:
-            state: Text, or parts.
-            base: What relative paths of images are relative to.
 
         Raises:
             InputError: An image cannot be read, or the model reads none.
         """
         text, tokens = state_text(state), self.scorer.images
         if tokens is None:
-            if any(part["type"] == "image" for part in state_parts(text)):
+            if state_images(text):
                 raise InputError(f"{self.checkpoint} reads no images; give the state as text")
             return text
         if isinstance(state, str) and tokens.pattern.search(state):
             return state
-        return imagetokens.written(tokens, [state], base)[0]
+        return imagetokens.written(tokens, [state])[0]
 
     def draw(self, text: str) -> State:
         """A state that the model wrote, its images as `data:` URIs; "" where a grid of tokens is broken."""

@@ -7,7 +7,7 @@ from PIL import Image
 
 from swirl import durable, images, sheets
 from swirl.errors import InputError
-from swirl.types import State, state_parts, state_text
+from swirl.types import State, state_images, state_parts, state_text
 
 ENDINGS = (".png", ".gif")
 
@@ -37,7 +37,7 @@ def in_words(state: State) -> str:
 
 def frame(state: State) -> Image.Image | None:
     """The image of a state that holds one; `None` for any other."""
-    held = [part["image"] for part in state_parts(state_text(state)) if part["type"] == "image"]
+    held = state_images(state)
     return images.open_image(held[0]) if len(held) == 1 else None
 
 

@@ -89,3 +89,8 @@ def state_parts(text: str) -> list[Part]:
         else:
             parts.append({"type": "text", "text": line})
     return parts
+
+
+def state_images(state: State) -> list[str]:
+    """Where the images of a state are, in their order."""
+    return [part["image"] for part in state_parts(state_text(state)) if part["type"] == "image"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from swirl import images
-from swirl.types import IMAGE, State, state_parts, state_text
+from swirl.types import IMAGE, State, state_images, state_parts, state_text
 
 
 def kept_text(state: State, waiting: Path, name: str) -> str:
@@ -37,11 +37,10 @@ def kept_text(state: State, waiting: Path, name: str) -> str:
 def move(texts: Iterable[str], waiting: Path, folder: Path) -> None:
     """Move the images that texts of states name, as far as they were not moved before."""
     for text in texts:
-        for part in state_parts(text) if IMAGE in text else ():
-            if part["type"] == "image":
-                image = folder / Path(part["image"]).name
-                try:
-                    os.replace(waiting / image.name, image)
-                except FileNotFoundError:
-                    if not image.is_file():
-                        raise
+        for where in state_images(text) if IMAGE in text else ():
+            image = folder / Path(where).name
+            try:
+                os.replace(waiting / image.name, image)
+            except FileNotFoundError:
+                if not image.is_file():
+                    raise

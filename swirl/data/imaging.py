@@ -21,7 +21,7 @@ from swirl.data.splitting import PARTS
 from swirl.data.table import pc
 from swirl.errors import InputError
 from swirl.imagetokens import ImageTokenizer
-from swirl.types import IMAGE, state_parts
+from swirl.types import IMAGE, state_images
 
 FRAMES = {"state": "frame", "next_state": "next_frame"}
 """Columns that are written as tokens, and where they are kept as they were."""
@@ -123,7 +123,7 @@ def learn(shown: Sequence[str], spec: Images, seed: int, device: str) -> ImageTo
 def shown(table: pa.Table) -> list[str]:
     """Where the images of a table's states are, each once, in order."""
     texts = {text for name in FRAMES for text in table[name].unique().to_pylist()}
-    return sorted({part["image"] for text in texts for part in state_parts(text) if part["type"] == "image"})
+    return sorted({image for text in texts for image in state_images(text)})
 
 
 def with_tokens(table: pa.Table, tokenizer: ImageTokenizer, title: str = "write images") -> pa.Table:
@@ -141,24 +141,19 @@ def with_tokens(table: pa.Table, tokenizer: ImageTokenizer, title: str = "write 
         InputError: An image cannot be read or written; its trajectory and step are named.
     """
     known: dict[str, str] = {}
-    chunks: dict[str, list[pa.Array]] = {name: [] for name in (*FRAMES, "history") if name in table.column_names}
     with progress.bar(title, table.num_rows) as bar:
         for start in range(0, table.num_rows, ROWS):
             rows = table.slice(start, ROWS)
             _learn(rows, tokenizer, known)
-            for name, into in chunks.items():
-                column = rows[name].to_pylist()
-                into.append(
-                    pa.array([[known[text] for text in past] for past in column], pa.list_(pa.string()))
-                    if name == "history"
-                    else pa.array([known[text] for text in column], pa.string())
-                )
             bar.advance(rows.num_rows)
     for name, kept in FRAMES.items():
-        table = table.append_column(kept, table[name])
-    for name, into in chunks.items():
-        kind = pa.list_(pa.string()) if name == "history" else pa.string()
-        table = table.set_column(table.column_names.index(name), name, pa.chunked_array(into, kind))
+        column = table[name]
+        tokens = pa.array([known[text] for text in column.to_pylist()], pa.string())
+        table = table.append_column(kept, column).set_column(table.column_names.index(name), name, tokens)
+    if "history" in table.column_names:
+        pasts = [[known[text] for text in past] for past in table["history"].to_pylist()]
+        place = table.column_names.index("history")
+        table = table.set_column(place, "history", pa.array(pasts, pa.list_(pa.string())))
     return table
 
 

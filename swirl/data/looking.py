@@ -14,7 +14,7 @@ from swirl.data.parts import pc
 from swirl.data.report import Images
 from swirl.errors import InputError
 from swirl.images import open_image
-from swirl.types import IMAGE, state_parts
+from swirl.types import IMAGE, state_images
 
 FEW = 5  # images named that cannot be used
 
@@ -37,7 +37,7 @@ def look(table: pa.Table, names: list[str]) -> tuple[Images | None, list[str]]:
     shown, broken, sizes, problems = 0, 0, Counter[str](), []
     with progress.bar("images of rows", len(rows)) as bar:
         for row in rows.tolist():
-            for where in _images(table["state"][row].as_py(), table["next_state"][row].as_py()):
+            for where in (x for name in ("state", "next_state") for x in state_images(table[name][row].as_py())):
                 shown += 1
                 key = blake2b(where.encode(), digest_size=8).digest()
                 if key in seen:
@@ -54,7 +54,3 @@ def look(table: pa.Table, names: list[str]) -> tuple[Images | None, list[str]]:
     if broken > FEW:
         problems.append(f"{broken - FEW:,} more images cannot be used")
     return Images(shown, len(seen), dict(sizes.most_common())) if shown else None, problems
-
-
-def _images(*states: str) -> list[str]:
-    return [part["image"] for state in states for part in state_parts(state) if part["type"] == "image"]

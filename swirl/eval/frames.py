@@ -16,7 +16,7 @@ from swirl import image_metrics, images, imagetokens
 from swirl.data.imaging import FRAMES
 from swirl.imagetokens import ImageTokenizer
 from swirl.metrics import Values
-from swirl.types import state_parts
+from swirl.types import state_images
 
 logger = logging.getLogger("swirl")
 
@@ -57,7 +57,7 @@ def forward_values(tokenizer: ImageTokenizer, rows: Rows, predictions: Sequence[
 
 def _against(row: dict[str, Any], frame: np.ndarray | None) -> tuple[float, float | None]:
     """PSNR and SSIM against the recorded frame."""
-    (truth,) = [part["image"] for part in state_parts(row[FRAMES["next_state"]]) if part["type"] == "image"]
+    (truth,) = state_images(row[FRAMES["next_state"]])
     recorded = np.asarray(images.open_image(truth))
     return image_metrics.psnr(recorded, frame), image_metrics.ssim(recorded, frame)
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from swirl import images
 from swirl.errors import InputError
-from swirl.types import Part, State, state_parts, state_text
+from swirl.types import Part, State, state_images, state_parts, state_text
 
 KINDS = {
     # kind: the module that has its class, and the class
@@ -162,7 +162,7 @@ def written(tokenizer: ImageTokenizer, states: Sequence[State], base: Path = Pat
             token in it.
     """
     parts = [state_parts(state_text(state)) for state in states]
-    names = list(dict.fromkeys(part["image"] for state in parts for part in state if part["type"] == "image"))
+    names = list(dict.fromkeys(image for state in states for image in state_images(state)))
     known: dict[str, str] = {}
     for start in range(0, len(names), BATCH):
         some = names[start : start + BATCH]
