@@ -101,6 +101,16 @@ def unknown(what: str, got: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {what} {got!r}: {expected}")
 
 
+def refuse_outside_episode(running: bool) -> None:
+    """Refuse what can only be done while an episode runs.
+
+    Raises:
+        InputError: None does.
+    """
+    if not running:
+        raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
+
+
 def check_world(world: World, seeds: Iterable[int] = range(3), steps: int = 30) -> None:
     """Runs a world's behaviours for some steps, replays them, and refuses the world if the contract is broken.
 

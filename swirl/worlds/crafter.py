@@ -24,7 +24,7 @@ import numpy as np
 from swirl import images
 from swirl.errors import InputError, MissingPartError
 from swirl.types import State
-from swirl.worlds.base import Step, unknown
+from swirl.worlds.base import Step, refuse_outside_episode, unknown
 
 INSTALL = "pip install 'swirl-wm[crafter]'"
 MOVES = {(-1, 0): "move left", (1, 0): "move right", (0, -1): "move up", (0, 1): "move down"}
@@ -94,7 +94,7 @@ class Crafter:
         """Takes one of the 17 actions; see `World.step`. Many change little, e.g. making what there is no wood for."""
         if action not in ACTIONS:
             raise unknown("action", action, ACTIONS)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         frame, reward, done, info = self._env.step(ACTIONS.index(action))
         self._running = not done
         dead = info["discount"] == 0
@@ -108,7 +108,7 @@ class Crafter:
         """The action that a behaviour takes now; see the class for the two behaviours."""
         if behaviour not in self.behaviours:
             raise unknown("behaviour", behaviour, self.behaviours)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         if behaviour == "random" or rng.random() < STRAY:
             return ACTIONS[rng.integers(len(ACTIONS))]
         player = self._env._player
@@ -157,10 +157,6 @@ class Crafter:
 
     def _has(self, things: dict[str, int]) -> bool:
         return all(self._env._player.inventory[name] >= count for name, count in things.items())
-
-    def _refuse_outside_episode(self) -> None:
-        if not self._running:
-            raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
 
 
 def _state(frame: np.ndarray) -> State:

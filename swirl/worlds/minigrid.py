@@ -37,7 +37,7 @@ import numpy as np
 from swirl import images
 from swirl.errors import InputError, MissingPartError
 from swirl.types import State
-from swirl.worlds.base import Step, unknown
+from swirl.worlds.base import Step, refuse_outside_episode, unknown
 from swirl.worlds.minigrid_frame import draw
 
 INSTALL = "pip install minigrid gymnasium"
@@ -140,7 +140,7 @@ class MiniGrid:
         """Takes one of the six actions; see `World.step`."""
         if action not in ACTIONS:
             raise unknown("action", action, ACTIONS)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         index = ACTIONS.index(action)
         self._counts.setdefault(self._text, [0] * len(ACTIONS))[index] += 1
         if self._plan and self._plan[0] == action:
@@ -160,7 +160,7 @@ class MiniGrid:
         """The action that a behaviour takes now; see the class for the three behaviours."""
         if behaviour not in self.behaviours:
             raise unknown("behaviour", behaviour, self.behaviours)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         if behaviour == "random" or (behaviour == "solver" and rng.random() < SLIP):
             return ACTIONS[rng.integers(len(ACTIONS))]
         if behaviour == "solver":
@@ -178,10 +178,6 @@ class MiniGrid:
             simulator.close()
         self._simulators.clear()
         self._running = False
-
-    def _refuse_outside_episode(self) -> None:
-        if not self._running:
-            raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
 
     def _state(self) -> State:
         if self.view == "text":

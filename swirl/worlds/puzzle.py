@@ -21,7 +21,7 @@ import numpy as np
 
 from swirl.errors import InputError
 from swirl.types import State
-from swirl.worlds.base import Step, unknown
+from swirl.worlds.base import Step, refuse_outside_episode, unknown
 
 Cell = tuple[int, int]
 """Row and column."""
@@ -96,7 +96,7 @@ class Puzzle(ABC):
         actions = self.legal()
         if action not in actions:
             raise unknown("action", action, actions)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         counts = self._counts.setdefault(self._text, dict.fromkeys(actions, 0))
         counts[action] += 1
         if self.complete and self._plan and self._plan[0] == action:
@@ -118,7 +118,7 @@ class Puzzle(ABC):
         """The action that a behaviour takes now; see the class for the three behaviours."""
         if behaviour not in self.behaviours:
             raise unknown("behaviour", behaviour, self.behaviours)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         actions = self.legal()
         if behaviour == "random" or (behaviour == "solver" and rng.random() < SLIP):
             return actions[rng.integers(len(actions))]
@@ -134,10 +134,6 @@ class Puzzle(ABC):
     def close(self) -> None:
         """Ends the episode."""
         self._running = False
-
-    def _refuse_outside_episode(self) -> None:
-        if not self._running:
-            raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
 
 
 def grid_text(rows: Iterable[Sequence[str]]) -> str:

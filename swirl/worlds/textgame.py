@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from swirl.errors import InputError, MissingPartError
+from swirl.errors import MissingPartError
 from swirl.types import State
 from swirl.worlds import jvm
-from swirl.worlds.base import Step, unknown
+from swirl.worlds.base import Step, refuse_outside_episode, unknown
 
 SHARES = (0.8, 0.1, 0.1)
 """Of the episodes, for training, validation and test, however many games each part has."""
@@ -86,7 +86,7 @@ class TextGame(ABC):
 
     def step(self, action: str) -> Step:
         """Takes an action; see `World.step`. The simulator alone never truncates an episode."""
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         self._text, reward, terminated = self.apply(action)
         self._taken += action == self._next()
         self._legal = None
@@ -104,7 +104,7 @@ class TextGame(ABC):
         """The action that a behaviour takes now; see the class for the three behaviours."""
         if behaviour not in self.behaviours:
             raise unknown("behaviour", behaviour, self.behaviours)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         if behaviour == "gold" or (behaviour == "mixed" and rng.random() >= DETOUR):
             self.path()
             following = self._next()
@@ -142,10 +142,6 @@ class TextGame(ABC):
 
     def _next(self) -> str | None:
         return self._path[self._taken] if self._path and self._taken < len(self._path) else None
-
-    def _refuse_outside_episode(self) -> None:
-        if not self._running:
-            raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
 
 
 def chosen(what: str, given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ import numpy as np
 from swirl.errors import InputError, MissingPartError
 from swirl.types import State
 from swirl.worlds import bfcl
-from swirl.worlds.base import Step, unknown
+from swirl.worlds.base import Step, refuse_outside_episode, unknown
 from swirl.worlds.bfcl import CATEGORIES, missing
 
 __all__ = ["ToolCalls", "missing"]
@@ -93,7 +93,7 @@ class ToolCalls:
 
     def step(self, action: str) -> Step:
         """Makes a call; one that an API refuses, or whose arguments do not fit, gives its error as output."""
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         name, arguments = _parse(action, self._apis.owner)
         if (name, arguments) == self._gold[0]:
             self._gold.pop(0)
@@ -109,7 +109,7 @@ class ToolCalls:
         """The call that a behaviour makes now; see the class."""
         if behaviour not in self.behaviours:
             raise unknown("behaviour", behaviour, self.behaviours)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         name, arguments = self._gold[0]
         if behaviour == "gold" or (behaviour == "perturbed" and rng.random() < 0.5):
             return _text(name, arguments)
@@ -132,10 +132,6 @@ class ToolCalls:
     def close(self) -> None:
         """Ends the episode."""
         self._running = False
-
-    def _refuse_outside_episode(self) -> None:
-        if not self._running:
-            raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
 
     def _describe(self) -> str:
         lines = [f"user: {request}" for request in self._requests]

@@ -30,7 +30,7 @@ import numpy as np
 
 from swirl.errors import InputError, MissingPartError, SkippedError
 from swirl.types import State, state_text
-from swirl.worlds.base import Step, unknown
+from swirl.worlds.base import Step, refuse_outside_episode, unknown
 from swirl.worlds.browser import Browser, Page, executable
 
 INSTALL, INSTALL_BROWSER = "pip install 'swirl-wm[web]'", "apt-get install chromium"
@@ -113,7 +113,7 @@ class Web:
 
     def step(self, action: str) -> Step:
         """Acts on an element; where it does not take the action (no such option, no text field) nothing happens."""
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         verb, number, text = _parse(action)
         known = [element[1] for element in ELEMENT.finditer(self._text)]
         if number not in known:
@@ -132,7 +132,7 @@ class Web:
         """The action that a behaviour takes now; see the class."""
         if behaviour not in self.behaviours:
             raise unknown("behaviour", behaviour, self.behaviours)
-        self._refuse_outside_episode()
+        refuse_outside_episode(self._running)
         options = candidates(self._text)
         if not options:
             raise SkippedError("there is nothing on the page to act on")
@@ -149,10 +149,6 @@ class Web:
         """Ends the browser."""
         self._running = False
         self._browser.close()
-
-    def _refuse_outside_episode(self) -> None:
-        if not self._running:
-            raise InputError("there is no episode, or it has ended: call reset(seed) before the next step")
 
 
 def _parse(action: str) -> tuple[str, str, str]:
