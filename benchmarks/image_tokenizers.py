@@ -1,54 +1,60 @@
-"""How well an image tokenizer trained on frames gives back frames that it has not seen.
+"""How well an image tokenizer learned from a recording's frames gives back frames that it has not seen.
 
-    python benchmarks/image_tokenizers.py FOLDER --patch 4 --width 64 --steps 600
+    swirl collect crafter --option night=false --max-steps 120 --transitions 3000 --out crafter.parquet
+    python benchmarks/image_tokenizers.py crafter.parquet --tokenizer vq --patch 8
+    python benchmarks/image_tokenizers.py crafter.parquet --tokenizer fsq --patch 4 --width 64 --steps 1600
 
-FOLDER holds images of one size. Of their names in order, the last tenth is held out, so frames of one episode stay
-together where names begin with the episode. Prints one line of JSON.
+The last tenth of the trajectories is held out, less the frames that others show too. Prints one line of JSON.
 """
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from swirl import images
+from swirl import data, image_metrics, images
 from swirl.config import Images
-from swirl.imagetokens import fsq
+from swirl.data.imaging import learn, shown
+from swirl.data.table import codes
+from swirl.imagetokens import ImageTokenizer
 
 
 def main() -> None:
-    """Train on the frames of the command line and print what was measured."""
+    """Learn from the recording of the command line and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--levels", type=int, nargs="+", default=[8, 5, 5, 5])
-    for name, kind in [("patch", int), ("width", int), ("steps", int), ("batch", int), ("learning-rate", float)]:
-        parser.add_argument(f"--{name}", type=kind, default=getattr(Images(), name.replace("-", "_")))
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("--tokenizer", choices=("tile", "vq", "fsq"), default="vq")
+    for name in ("tile", "codes", "patch", "width", "steps", "batch", "learning-rate"):
+        default = getattr(Images(), name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     given = vars(parser.parse_args())
-    frames = sorted(str(path) for path in given.pop("folder").glob("*.png"))
-    train, held = frames[: -len(frames) // 10], frames[-len(frames) // 10 :]
-    spec = Images(tokenizer="fsq", **given | {"levels": tuple(given["levels"])})
+    table = data.read(given.pop("recording"))
+    (group,) = codes(table["trajectory"])
+    held = group >= (group.max() + 1) * 9 // 10
+    train = shown(table.filter(~held))
+    new = sorted(set(shown(table.filter(held))) - set(train))
     torch.set_num_threads(1)
     begin = time.process_time()
-    tokenizer = fsq.learn(train, spec, seed=0, device="cpu")
-    seconds = time.process_time() - begin
-    print(json.dumps(given | {"frames": len(train), "cpu_s": round(seconds)} | measured(tokenizer, held)), flush=True)
+    tokenizer = learn(train, Images(**given), seed=0, device="cpu")
+    assert tokenizer is not None
+    seconds = round(time.process_time() - begin)
+    print(json.dumps(given | {"train": len(train), "held": len(new), "cpu_s": seconds} | measured(tokenizer, new)))
 
 
-def measured(tokenizer: fsq.FSQTokenizer, frames: list[str]) -> dict[str, float]:
+def measured(tokenizer: ImageTokenizer, frames: list[str]) -> dict[str, float]:
     """Of the reconstructions: mean PSNR in dB, share of pixels within 8 of 255 in each channel, codes in use."""
     psnr, near, used = [], [], set[int]()
     for frame in frames:
         image = images.open_image(frame)
-        [codes] = tokenizer.encode([image])
-        error = np.asarray(tokenizer.decode(codes), float) - np.asarray(image, float)
-        psnr.append(10 * math.log10(255**2 / max(np.square(error).mean(), 1e-6)))
-        near.append((np.abs(error).max(-1) <= 8).mean())
-        used |= set(codes.flatten().tolist())
-    return {"psnr": round(np.mean(psnr), 2), "within_8": round(np.mean(near), 4), "codes": len(used)}
+        [grid] = tokenizer.encode([image])
+        truth, drawn = np.asarray(image), np.asarray(tokenizer.decode(grid))
+        psnr.append(image_metrics.psnr(truth, drawn))
+        near.append(image_metrics.cell_match(truth, drawn, 1, tolerance=8))
+        used |= set(grid.flatten().tolist())
+    return {"psnr": round(np.mean(psnr), 2), "within_8": round(np.mean(near), 4), "codes_used": len(used)}
 
 
 if __name__ == "__main__":

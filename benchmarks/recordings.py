@@ -44,6 +44,7 @@ STREAMED = {
     "collect, 2 processes": ["collect", "frozenlake", "--transitions", "{rows}", "--out", "{out}", "--workers", "2"],
     "import table (JSONL)": ["import", "table", "{source}", "--out", "{out}", "--labels", "1%"],
     "import chat": ["import", "chat", "{source}", "--out", "{out}", "--labels", "1%"],
+    "collect, frames": ["collect", "minigrid", "--option", "view=image", "--transitions", "{rows}", "--out", "{out}"],
 }
 """Commands that stream; the chat's rows are calls, five to a conversation."""
 
