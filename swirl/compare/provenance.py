@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """The commit of the package's source, with `+` where it was edited; "" outside a clone."""
-    where = Path(__file__).parent
+    where = Path(__file__).parent.parent
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=where, capture_output=True, text=True).stdout.strip()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from swirl import image_metrics, images, imagetokens
 from swirl.data.imaging import FRAMES
@@ -31,15 +32,14 @@ def forward_values(tokenizer: ImageTokenizer, rows: Rows, predictions: Sequence[
         rows: Transitions with `state`, `next_state`, `frame` and `next_frame`.
         predictions: Next states as models wrote them; "" where one cannot be read.
     """
-    drawn = _Drawn(tokenizer)
-    if any(len(drawn.grids(row[name])) != 1 for row in rows for name in FRAMES):
+    if any(len(_grids(tokenizer, row[name])) != 1 for row in rows for name in FRAMES):
         logger.warning("states have no image or several: image metrics are for one image in each, and are left out")
         return {}
     truths = [row["next_state"] for row in rows]
     found = image_metrics.forward_values(
-        (drawn.known(row["state"]) for row in rows),
-        map(drawn.known, truths),
-        map(drawn.frame, predictions),
+        (_recorded(tokenizer, row["state"]) for row in rows),
+        (_recorded(tokenizer, text) for text in truths),
+        (_pixels(tokenizer, text) for text in predictions),
         tokenizer.side,
     )
     every, differ = np.arange(len(rows)), found.get("image_psnr_changed", ((), np.array([], int)))[1]
@@ -48,38 +48,38 @@ def forward_values(tokenizer: ImageTokenizer, rows: Rows, predictions: Sequence[
         ("_changed", predictions, differ),
         ("_ceiling", truths, every),
     ):
-        pairs = [_against(rows[i], drawn.frame(texts[i])) for i in index.tolist()]
+        pairs = [_against(rows[i], _pixels(tokenizer, texts[i])) for i in index.tolist()]
         for metric, values in zip(("psnr", "ssim"), zip(*pairs, strict=True), strict=False):
             if None not in values:  # a frame too small for an SSIM
                 found[f"image_{metric}{name}"] = np.array(values, float), index
     return found
 
 
-def _against(row: dict[str, Any], frame: np.ndarray | None) -> tuple[float, float | None]:
+def _against(row: dict[str, Any], drawn: np.ndarray | None) -> tuple[float, float | None]:
     """PSNR and SSIM against the recorded frame."""
     (truth,) = state_images(row[FRAMES["next_state"]])
     recorded = np.asarray(images.open_image(truth))
-    return image_metrics.psnr(recorded, frame), image_metrics.ssim(recorded, frame)
+    return image_metrics.psnr(recorded, drawn), image_metrics.ssim(recorded, drawn)
 
 
-class _Drawn:
-    """Frames by the text that stands for them."""
+def frame(tokenizer: ImageTokenizer, text: str) -> Image.Image | None:
+    """The frame that a text with image tokens shows; `None` where it shows none, or several."""
+    found = _grids(tokenizer, text)
+    codes = tokenizer.parse(found[0]) if len(found) == 1 else None
+    return None if codes is None else tokenizer.decode(codes)
 
-    def __init__(self, tokenizer: ImageTokenizer) -> None:
-        self._tokenizer = tokenizer
 
-    def grids(self, text: str) -> list[str]:
-        """The grids of tokens in a text."""
-        return [piece for is_grid, piece in imagetokens.pieces(self._tokenizer, text) if is_grid]
+def _pixels(tokenizer: ImageTokenizer, text: str) -> np.ndarray | None:
+    found = frame(tokenizer, text)
+    return None if found is None else np.asarray(found)
 
-    def frame(self, text: str) -> np.ndarray | None:
-        """The frame that a text shows; `None` where it shows none, or several."""
-        found = self.grids(text)
-        codes = self._tokenizer.parse(found[0]) if len(found) == 1 else None
-        return None if codes is None else np.asarray(self._tokenizer.decode(codes))
 
-    def known(self, text: str) -> np.ndarray:
-        """The frame of a recorded state."""
-        frame = self.frame(text)
-        assert frame is not None
-        return frame
+def _recorded(tokenizer: ImageTokenizer, text: str) -> np.ndarray:
+    """The frame of a recorded state, which shows one."""
+    found = _pixels(tokenizer, text)
+    assert found is not None
+    return found
+
+
+def _grids(tokenizer: ImageTokenizer, text: str) -> list[str]:
+    return [piece for is_grid, piece in imagetokens.pieces(tokenizer, text) if is_grid]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from swirl import durable, imagetokens, metrics, pictures, sheets
+from swirl import durable, metrics, sheets
 from swirl.config import Recipe
 from swirl.eval import rollouts
+from swirl.eval.frames import frame
 from swirl.imagetokens import ImageTokenizer
-from swirl.types import State
 
 Rows = Sequence[dict[str, Any]]
 ROWS = 8
@@ -48,21 +48,15 @@ def write(
     picked = [i for i in order if metrics.changed(rows[i]["state"], rows[i]["next_state"])][:ROWS]
     lines = []
     for i in picked:
-        state, truth = (pictures.frame(drawn(images, rows[i][name])) for name in ("state", "next_state"))
+        state, truth = (frame(images, rows[i][name]) for name in ("state", "next_state"))
         if state and truth:
-            action, prediction = rows[i]["action"], pictures.frame(drawn(images, predictions[i]))
-            lines.append(sheets.Row(state, action, truth, prediction))
+            lines.append(sheets.Row(state, rows[i]["action"], truth, frame(images, predictions[i])))
     stretches = [one for one in rollouts.stretches(recording, TURNS) if len(one) == TURNS]
     with durable.explain_full_disk(folder):
         if lines:
             sheets.contact_sheet(lines).save(folder / "forward.png")
         if stretches:
             _rollout(images, max(stretches, key=_busy), predict, history, folder)
-
-
-def drawn(images: ImageTokenizer, text: str) -> State:
-    """What a text shows; "" where that cannot be read."""
-    return imagetokens.drawn(images, text) or "" if text else ""
 
 
 def _busy(stretch: Rows) -> int:
@@ -75,7 +69,7 @@ def _rollout(
     [imagined] = rollouts.roll(predict, [stretch], history)
     real = [stretch[0]["state"], *(row["next_state"] for row in stretch)]
     shown = {
-        name: [pictures.frame(drawn(images, text)) for text in texts]
+        name: [frame(images, text) for text in texts]
         for name, texts in {"real": real, "imagined": [real[0], *imagined]}.items()
     }
     if None in shown["real"]:

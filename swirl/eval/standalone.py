@@ -24,7 +24,7 @@ from swirl import imagetokens, labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.data.imaging import FRAMES
 from swirl.errors import InputError
-from swirl.eval import gallery, held_out, rollouts, suite
+from swirl.eval import held_out, rollouts, suite
 from swirl.eval.judge import Judge
 from swirl.eval.rows import interval, result
 from swirl.imagetokens import ImageTokenizer
@@ -183,7 +183,7 @@ def _measure(
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, limit, title, encoder)
     _warn_of_cut_off(model, found, limit)
     images = model.scorer.images
-    draw = partial(gallery.drawn, images) if images else None
+    draw = partial(imagetokens.drawn, images) if images else None
     found += judge.results(model.role, rows, predictions, draw) if judge else []
     named = [{"model": held_out.BASELINES[model.role], **row} for row in base]
     return named + [{"model": str(model.checkpoint), **row} for row in found], predictions
