@@ -170,6 +170,7 @@ def forward_values(
     predictions: Iterable[Frame | None],
     tile: int = 1,
     tolerance: int = 0,
+    recorded: Iterable[Frame] | None = None,
 ) -> Values:
     """Metrics of predicted frames row by row, for intervals, in the shape of `swirl.metrics.forward_values`.
 
@@ -186,13 +187,15 @@ def forward_values(
         predictions: The predicted next frames, row by row; `None` for one that cannot be read.
         tile: Side of a cell, in pixels.
         tolerance: Levels of 255 by which two pixels that are the same may differ.
+        recorded: What PSNR and SSIM are against, where the truths are drawings of the recorded frames.
 
     Raises:
         ValueError: The columns differ in length, or something is no frame.
     """
     found: dict[str, list[tuple[int, float]]] = {}
-    for row, frames in enumerate(zip(states, truths, predictions, strict=True)):
-        for name, value in _of_row(row, *frames, tile, tolerance).items():
+    columns = [states, truths, predictions, *([] if recorded is None else [recorded])]
+    for row, frames in enumerate(zip(*columns, strict=True)):
+        for name, value in _of_row(row, tile, tolerance, *frames).items():
             found.setdefault(name, []).extend([] if value is None else [(row, float(value))])
     return {
         name: (np.array([value for _, value in pairs]), np.array([row for row, _ in pairs]))
@@ -202,7 +205,13 @@ def forward_values(
 
 
 def _of_row(
-    row: int, state: Frame, truth: Frame, prediction: Frame | None, tile: int, tolerance: int
+    row: int,
+    tile: int,
+    tolerance: int,
+    state: Frame,
+    truth: Frame,
+    prediction: Frame | None,
+    recorded: Frame | None = None,
 ) -> dict[str, float | None]:
     """The metrics of one row; `None` for those that it has none of."""
     for name, frame in (("state", state), ("truth", truth), ("prediction", prediction)):
@@ -212,6 +221,7 @@ def _of_row(
     exact = readable and not changed(truth, prediction, tolerance)
     kept = prediction is not None and not changed(state, prediction, tolerance)
     moves = changed(state, truth, tolerance)
+    whole = truth if recorded is None else recorded
     values: dict[str, float | None] = {
         "image_exact_match_changed": exact if moves else None,
         "image_exact_match": exact,
@@ -221,8 +231,8 @@ def _of_row(
         "image_copy_rate": kept if moves else None,
         "image_pixel_match": cell_match(truth, prediction, 1, tolerance),
         "image_tile_match": cell_match(truth, prediction, tile, tolerance) if tile > 1 else None,
-        "image_psnr": psnr(truth, prediction),
-        "image_ssim": ssim(truth, prediction),
+        "image_psnr": psnr(whole, prediction),
+        "image_ssim": ssim(whole, prediction),
         "image_unreadable_rate": not readable,
     }
     values["image_psnr_changed"] = values["image_psnr"] if moves else None

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from functools import partial
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +215,7 @@ def test_killed_and_run_again_it_is_the_same_recording(tmp_path, swirl, workers)
     assert code == 0, told
     words = [sys.executable, "-m", "swirl.cli", *map(str, command)]
     with subprocess.Popen(words, cwd=tmp_path / "killed", stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: list(tmp_path.glob("killed/.rec.parquet.pieces/*.parquet")))
+        wait_until(lambda: glob(f"{tmp_path}/killed/.rec.parquet.pieces/*.parquet"))
         below = children(process.pid)
         process.kill()
         process.wait(60)

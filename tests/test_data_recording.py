@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from glob import glob
 
 import pyarrow.parquet as pq
 import pytest
@@ -204,6 +205,7 @@ def interrupt(process, seconds=60.0):
 
 
 def wait_until(condition, seconds=120.0):
+    """Where it looks for files: by `glob.glob`, for a folder may be made anew meanwhile, at which `Path.glob` fails."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -218,7 +220,7 @@ def test_killed_and_run_again_it_is_the_same_file_and_no_process_stays(tmp_path,
     assert code == 0
     words = [sys.executable, "-m", "swirl.cli", *map(str, command), "--out", "a.parquet"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, process_group=0) as process:
-        wait_until(lambda: list(tmp_path.glob(".a.parquet.pieces/*.parquet")))
+        wait_until(lambda: glob(f"{tmp_path}/.a.parquet.pieces/*.parquet"))
         below = children(process.pid)
         assert len(below) >= (workers > 1) * workers
         if end == "SIGINT":  # Ctrl-C reaches the whole group

@@ -35,31 +35,28 @@ def forward_values(tokenizer: ImageTokenizer, rows: Rows, predictions: Sequence[
     if any(len(_grids(tokenizer, row[name])) != 1 for row in rows for name in FRAMES):
         logger.warning("states have no image or several: image metrics are for one image in each, and are left out")
         return {}
-    truths = [row["next_state"] for row in rows]
     found = image_metrics.forward_values(
-        (_recorded(tokenizer, row["state"]) for row in rows),
-        (_recorded(tokenizer, text) for text in truths),
+        (_drawn(tokenizer, row["state"]) for row in rows),
+        (_drawn(tokenizer, row["next_state"]) for row in rows),
         (_pixels(tokenizer, text) for text in predictions),
         tokenizer.side,
+        recorded=map(_recorded, rows),
     )
-    every, differ = np.arange(len(rows)), found.get("image_psnr_changed", ((), np.array([], int)))[1]
-    for name, texts, index in (
-        ("", predictions, every),
-        ("_changed", predictions, differ),
-        ("_ceiling", truths, every),
-    ):
-        pairs = [_against(rows[i], _pixels(tokenizer, texts[i])) for i in index.tolist()]
-        for metric, values in zip(("psnr", "ssim"), zip(*pairs, strict=True), strict=False):
-            if None not in values:  # a frame too small for an SSIM
-                found[f"image_{metric}{name}"] = np.array(values, float), index
+    ceilings: dict[str, list[float | None]] = {"psnr": [], "ssim": []}
+    for row in rows:
+        recorded, drawn = _recorded(row), _drawn(tokenizer, row["next_state"])
+        ceilings["psnr"].append(image_metrics.psnr(recorded, drawn))
+        ceilings["ssim"].append(image_metrics.ssim(recorded, drawn))
+    for name, values in ceilings.items():
+        index = np.flatnonzero([value is not None for value in values])  # a small frame has no SSIM
+        found |= {f"image_{name}_ceiling": (np.array(values, float)[index], index)} if len(index) else {}
     return found
 
 
-def _against(row: dict[str, Any], drawn: np.ndarray | None) -> tuple[float, float | None]:
-    """PSNR and SSIM against the recorded frame."""
-    (truth,) = state_images(row[FRAMES["next_state"]])
-    recorded = np.asarray(images.open_image(truth))
-    return image_metrics.psnr(recorded, drawn), image_metrics.ssim(recorded, drawn)
+def _recorded(row: dict[str, Any]) -> np.ndarray:
+    """The recorded next frame itself."""
+    (where,) = state_images(row[FRAMES["next_state"]])
+    return np.asarray(images.open_image(where))
 
 
 def frame(tokenizer: ImageTokenizer, text: str) -> Image.Image | None:
@@ -74,8 +71,8 @@ def _pixels(tokenizer: ImageTokenizer, text: str) -> np.ndarray | None:
     return None if found is None else np.asarray(found)
 
 
-def _recorded(tokenizer: ImageTokenizer, text: str) -> np.ndarray:
-    """The frame of a recorded state, which shows one."""
+def _drawn(tokenizer: ImageTokenizer, text: str) -> np.ndarray:
+    """The frame of a recorded state, which shows one, as the tokenizer draws it."""
     found = _pixels(tokenizer, text)
     assert found is not None
     return found
