@@ -18,13 +18,14 @@ def test_the_posterior_weighs_both_models_by_hand():
     group = pair([math.log(0.1), math.log(0.9)], [math.log(0.4), math.log(0.1)])
     action, probability = Posterior().best(group)
     assert (action, probability) == ("b", pytest.approx(0.09 / 0.13))
-    action, probability = Posterior(inverse=0.5, forward=1.0, covered=0.8).best(group)
+    action, probability = Posterior(inverse=0.5, forward=1.0, absent=0.2).best(group)
     root = math.sqrt(0.1) * 0.4, math.sqrt(0.9) * 0.1
-    assert (action, probability) == ("a", pytest.approx(0.8 * root[0] / sum(root)))
+    assert (action, probability) == ("a", pytest.approx(root[0] / (sum(root) + 0.2)))
     assert [c.action for c in Posterior().ranked(group)] == ["b", "a"]
     assert [c.action for c in Posterior(inverse=0.5).ranked(group)] == ["a", "b"]
     assert [c.action for c in Posterior(0.0, 0.0).ranked(group)] == [c.action for c in group]
     assert Posterior().best([Candidate("a", -700.0, -900.0), Candidate("b", -800.0, -900.0)]) == ("a", 1.0)
+    assert Posterior(absent=1e-9).best([Candidate("a", -700.0, -900.0)]) == ("a", pytest.approx(0.0))
     assert Posterior().best([Candidate("a", math.log(0.6)), Candidate("b", math.log(0.2))])[1] == pytest.approx(0.75)
 
 
@@ -48,15 +49,40 @@ def test_the_model_that_knows_outweighs_the_one_that_guesses():
     assert [by_inverse.best(group)[0] for group in groups[:3]] == ["a", "b", "a"]
 
 
-def test_actions_that_were_never_proposed_lower_every_probability():
+def test_none_of_the_candidates_is_expected_as_often_as_it_was_so():
     groups = [pair([0.0, -9.0], [-1.0, -9.0])] * 4
     fitted = fit(groups, ["a", "A ", "c", "d"])
     assert fitted.covered == 0.5
-    assert fitted.best(groups[0])[1] <= 0.5
-    assert fit(groups, ["c"] * 4).covered == 0.0
+    assert fitted.best(groups[0])[1] == pytest.approx(0.5, abs=0.01)  # the other candidate has the rest
     assert certain(groups, fitted, 0.6) == ({}, {})
+    never = fit([*groups, []], ["c"] * 5)
+    assert never.covered == 0.0 and never.best(groups[0])[1] == pytest.approx(0.0)
+    assert fit([[], []], ["a", "b"]).covered == 0.0
     with pytest.raises(ValueError, match="no labelled transitions"):
         fit([], [])
+
+
+def test_a_candidate_that_both_models_find_unlikely_is_not_sure_for_being_alone():
+    likely, poor = [Candidate("a", -0.1, -0.1)], [Candidate("x", -6.0, -9.0)]
+    fitted = fit([likely, poor] * 10, ["a", "b"] * 10)
+    assert fitted.best(likely)[1] > 0.95 and fitted.best(poor)[1] < 0.05
+    # as sure as both are, a mean of 0.9 admits the likely ones alone
+    assert set(certain([poor, likely, poor, likely], fitted, 0.9)[0]) == {1, 3}
+
+
+def test_pairs_without_candidates_do_not_change_how_the_others_are_judged():
+    groups = [pair([0.0, -10.0], [-1.0, -1.0])] * 4
+    plain, more = fit(groups, ["a", "a", "a", "b"]), fit([*groups, []], ["a", "a", "a", "b", "a"])
+    assert (more.inverse, more.forward, more.absent, more.covered) == (plain.inverse, plain.forward, 0.0, 0.8)
+
+
+@given(st.lists(st.tuples(st.floats(-50, 0), st.floats(-500, 0), st.booleans()), min_size=1, max_size=20))
+def test_expected_and_observed_share_of_none_agree(rows):
+    """The derivative of the likelihood by the weight of "none" is their difference."""
+    groups = [[Candidate("a", q, p)] for q, p, _ in rows]
+    fitted = fit(groups, ["a" if right else "b" for *_, right in rows])
+    expected = sum(1 - fitted.best(group)[1] for group in groups)
+    assert expected == pytest.approx(sum(not right for *_, right in rows), abs=1e-6)
 
 
 def test_candidates_are_dropped_only_where_their_weighted_probability_is_small():
@@ -84,6 +110,10 @@ def test_a_least_share_of_every_action_is_kept_however_unsure():
     assert least == {"a": pytest.approx(0.9), "b": pytest.approx(0.7)}
     assert list(certain(groups, Posterior(), 0.89, 0.5)[0]) == [1, 2, 3, 4]
     assert list(certain(groups, Posterior(), math.inf, 1.0)[0]) == [1, 2, 3, 4, 0, 5]
+    rare = [
+        [Candidate(f"c{i}", math.log(p)), Candidate("-", math.log(1 - p))] for i, p in enumerate([0.6, 0.9, 0.8, 0.7])
+    ]
+    assert list(certain([*groups, *rare], Posterior(), math.inf, 0.5)[0]) == [1, 2, 7, 8, 4]  # two of the four together
     spelt = [pair([0.0, -9.0], [-1.0, -1.0], [name, "b"]) for name in ("Go north", "go  north")]
     assert len(certain(spelt, Posterior(), math.inf, 0.5)[0]) == 1
 

@@ -179,7 +179,12 @@ def test_an_inverse_model_without_a_readable_action_is_refused(runner, inferred)
 @pytest.fixture
 def verified(monkeypatch):
     """Fakes the models' scores, and what the posterior makes of them; notes what both were given."""
-    found = {"least": [], "belief": Posterior(0.5, 0.25, 1.0), "certain": {2: "push", 0: "press"}, "idle": {1: "wait"}}
+    found = {
+        "least": [],
+        "belief": Posterior(0.5, 0.25, 0.125, 1.0),
+        "certain": {2: "push", 0: "press"},
+        "idle": {1: "wait"},
+    }
 
     def verify(inverse, forward, rows, proposed, *, least, **_):
         found["least"].append(least)
@@ -223,7 +228,7 @@ def test_relabelling_keeps_what_the_posterior_is_certain_of_and_idle_pairs(runne
         "validation": 2,
         "validation_kept": 1,
         "validation_right": 1,
-        "posterior": {"inverse": 0.5, "forward": 0.25, "covered": 1.0},
+        "posterior": {"inverse": 0.5, "forward": 0.25, "absent": 0.125, "covered": 1.0},
     }
 
 
