@@ -22,6 +22,8 @@ from swirl.config import Recipe
 from swirl.data.splitting import layouts
 from swirl.errors import InputError
 from swirl.eval import held_out
+from swirl.eval.frames import frame
+from swirl.images import data_uri
 from swirl.imagetokens import ImageTokenizer
 from swirl.recipe import parse_recipe
 from swirl.types import ROLES, Role, state_text
@@ -115,7 +117,9 @@ def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) ->
         "drawn": drawn(spec, recording),
         "tested_on": tested_on([rows[i] for i in scored]),
         "alarms": results["alarms"],
-        "samples": [sample for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)],
+        "samples": [
+            _pictured(sample, images) for role in ROLES for sample in _samples(role, wrote, rows, cell.recipe.seed)
+        ],
     }
     files.mkdir(parents=True, exist_ok=True)
     durable.atomic_write(_path_of(files, cell), json.dumps(found) + "\n")
@@ -234,3 +238,14 @@ def _samples(
         for kind, picked in (("drawn", order), ("worst", worst), ("false change", false))
         for i in picked[:SAMPLES]
     ]
+
+
+def _pictured(sample: dict[str, Any], images: ImageTokenizer | None) -> dict[str, Any]:
+    """A sample with its frames as `data:` URIs, where its states have one each; `None` for a text that shows none."""
+    if images is None:
+        return sample
+    shown = ("state", "next_state", *(["prediction"] if sample["role"] == "forward" else []))
+    drawn = {name: frame(images, sample[name]) for name in shown}
+    if drawn["state"] is None or drawn["next_state"] is None:
+        return sample
+    return sample | {"frames": {name: one and data_uri(one) for name, one in drawn.items()}}

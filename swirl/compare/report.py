@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swirl import metrics
+from swirl import images, metrics, sheets
 from swirl.compare import figures, provenance, reading, tables
 
 if TYPE_CHECKING:
@@ -135,9 +135,23 @@ def _sample(sample: dict[str, Any]) -> str:
         right = bool(sample["score"])
         what = f"Action between two states: {_verdict(right)}"
         last = ("action", f"recorded: {_text(sample['action'])}\ninferred: {_text(wrote) or '(nothing)'}")
+    if "frames" in sample:
+        return f"<div class=sample><p>{what} ({KINDS[kind]})</p>{_picture(sample, last[1])}</div>"
     columns = [("state", _text(state)), ("recorded next state, against the state", _marked(state, after)), last]
     shown = "".join(f"<b>{head}</b><pre>{body}</pre>" for head, body in columns)
     return f"<div class=sample><p>{what} ({KINDS[kind]})</p><div class=three>{shown}</div></div>"
+
+
+def _picture(sample: dict[str, Any], inferred: str) -> str:
+    """The frames of one transition: a line of a contact sheet, or two frames of a film strip and what was inferred."""
+    frames = {name: one and images.open_image(one) for name, one in sample["frames"].items()}
+    before, after = frames["state"], frames["next_state"]
+    if sample["role"] == "forward":
+        drawn = sheets.contact_sheet([sheets.Row(before, sample["action"], after, frames["prediction"])])
+        inferred = ""
+    else:
+        drawn = sheets.film_strip({"recorded": [before, after]}, [sample["action"]])
+    return f'<img alt="" src="{images.data_uri(drawn)}">{f"<pre>{inferred}</pre>" * bool(inferred)}'
 
 
 def _verdict(right: bool) -> str:

@@ -1,11 +1,16 @@
 """The figures and the report of a comparison, from kept files with known numbers."""
 
+import html
+import json
 import re
 
+import numpy as np
 import pytest
 from kept_runs import cell, point, results_of, three_methods
 
-from swirl.compare import figures, report
+from swirl import images
+from swirl.compare import figures, kept, report
+from swirl.imagetokens.tile import TileTokenizer
 
 
 @pytest.fixture
@@ -204,3 +209,26 @@ def test_a_role_whose_score_is_over_no_rows_has_no_curve(cells, results):
 )
 def test_differences_are_marked_by_words(before, after, marked):
     assert report._marked(before, after) == marked
+
+
+def test_samples_of_frames_are_shown_as_pictures():
+    """One tile becomes another: rightly predicted the difference has no red in it, wrongly it has; or there is none."""
+    tiles = TileTokenizer(np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)]))
+    black, white = (tiles.write(np.array([[code]])) for code in (0, 1))
+    sample = {"role": "forward", "kind": "drawn", "row": 0, "state": black, "action": "go", "next_state": white}
+
+    def pictures(**more):
+        pictured = kept._pictured(sample | {"score": 0.0} | more, tiles)
+        page = report._sample(json.loads(json.dumps(pictured)))
+        assert black not in page and html.escape(white) not in page
+        (uri,) = re.findall('src="([^"]*)"', page)
+        red = (np.asarray(images.open_image(uri)).astype(int) @ [1, -1, 0] > 100).sum()
+        return page, red
+
+    assert pictures(prediction=white)[1] == 0
+    assert pictures(prediction=black)[1] > 1000
+    assert "not as recorded" in pictures(prediction="nonsense")[0]
+    page, red = pictures(role="inverse", prediction="stay")
+    assert red == 0 and "inferred: stay" in page
+    words = sample | {"state": "lamp on", "next_state": "lamp off", "prediction": "lamp on"}
+    assert kept._pictured(words, tiles) == kept._pictured(words, None) == words
