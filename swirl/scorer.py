@@ -84,19 +84,24 @@ class Scorer:
         """Tokens that a reply of the role never has; none where states hold no images."""
         if self.images is None:
             return []
-        return imagetokens.suppressed(
-            self.tokenizer, self.images.tokens, self._outside, role, prompts.in_change_form(style)
+        found = imagetokens.suppressed(
+            self.tokenizer, self.images.tokens, self._outside, role, prompts.in_change_form(style), self.end_ids
         )
+        if role == "inverse" or not found:
+            return found
+        # A model has more embeddings than its tokenizer has tokens where they were rounded up.
+        return [*found, *range(len(self.tokenizer), self.model.get_input_embeddings().num_embeddings)]
 
     @torch.inference_mode()
     def log_likelihood(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], suppress: Sequence[int] = ()
     ) -> tuple[list[float], list[int]]:
         """Log-likelihood of each completion after its prompt.
 
         Args:
             prompts: Token ids, at least one each (B rows).
             completions: Token ids, at least one each (B rows).
+            suppress: Tokens that cannot be written: the probabilities of the others add up to 1.
 
         Returns:
             Summed log-likelihood (nats) and token count per row.
@@ -110,7 +115,7 @@ class Scorer:
                 raise ValueError(f"row {number}: got an empty {'completion' if prompt else 'prompt'}, expected tokens")
         known: dict[Row, float] = {}
         for batch in self._batches(sorted(set(rows))):
-            known.update(self._score(batch))
+            known.update(self._score(batch, list(suppress)))
         return [known[row] for row in rows], [len(completion) for _, completion in rows]
 
     def _batches(self, rows: list[Row]) -> Iterator[list[_Group]]:
@@ -129,7 +134,7 @@ class Scorer:
         if batch:
             yield batch
 
-    def _score(self, groups: list[_Group]) -> dict[Row, float]:
+    def _score(self, groups: list[_Group], suppress: list[int]) -> dict[Row, float]:
         """Log-likelihoods of a batch's rows, in as many passes as `batch_tokens` demands."""
         layers, mask = self._prefix(groups)
         rows = [(number, row) for number, group in enumerate(groups) for row in group.rows]
@@ -139,11 +144,17 @@ class Scorer:
             numbers, part = zip(*rows[start : start + most], strict=True)
             index = torch.tensor(numbers, device=self.model.device)
             cache = _select(layers, index, self.model.config) if layers else None
-            known |= self._continue(part, [groups[number].shared for number in numbers], cache, mask[index])
+            shared = [groups[number].shared for number in numbers]
+            known |= self._continue(part, shared, cache, mask[index], suppress)
         return known
 
     def _continue(
-        self, rows: Sequence[Row], shared: Sequence[int], cache: DynamicCache | None, prefix_mask: torch.Tensor
+        self,
+        rows: Sequence[Row],
+        shared: Sequence[int],
+        cache: DynamicCache | None,
+        prefix_mask: torch.Tensor,
+        suppress: list[int],
     ) -> dict[Row, float]:
         """One pass over what of each row is not in the cache."""
         device, pad = self.model.device, self.tokenizer.pad_token_id
@@ -162,7 +173,7 @@ class Scorer:
             use_cache=cache is not None,
             logits_to_keep=longest + 1,
         ).logits  # (B, C + 1, V): the position before each completion token, and the last
-        sums = _log_probabilities(logits, tail_ids, tail_mask).double().sum(1)
+        sums = _log_probabilities(logits, tail_ids, tail_mask, suppress).double().sum(1)
         return dict(zip(rows, sums.tolist(), strict=True))
 
     def _prefix(self, groups: list[_Group]) -> tuple[list[Any], torch.Tensor]:
@@ -209,12 +220,16 @@ def _groups(rows: list[Row], least: int = 8) -> Iterator[_Group]:
         start = end
 
 
-def _log_probabilities(logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _log_probabilities(
+    logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, suppress: list[int]
+) -> torch.Tensor:
     """Float32 log-probability of each token (B, C) by its logits (B, >= C, V), 0 where the mask is; piece by piece."""
     out = torch.zeros(tokens.shape, device=logits.device)
     for places in mask.nonzero().split(max(1, PIECE // logits.shape[-1])):
         at = tuple(places.unbind(1))
-        out[at] = -torch.nn.functional.cross_entropy(logits[at].float(), tokens[at], reduction="none")
+        some = logits[at].float()
+        some[:, suppress] = -torch.inf
+        out[at] = -torch.nn.functional.cross_entropy(some, tokens[at], reduction="none")
     return out
 
 

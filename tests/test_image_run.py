@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from whole_runs import differing, phases_of
 
@@ -23,6 +24,7 @@ from swirl.imagetokens import tile, vocabulary
 from swirl.methods import annotate, plan, session
 from swirl.methods.cost import Machine
 from swirl.recipe import load_recipe
+from swirl.scorer import Scorer
 from swirl.types import IMAGE
 
 RECIPE = """
@@ -183,11 +185,30 @@ def test_whoever_samples_is_kept_to_what_a_role_may_write(run, suppressed, token
     words, outside = models.load_tokenizer(run / "phases/01-start"), imagetokens.outside(run / "data/images")
     assert outside == "\n"
     forward, inverse = (
-        tuple(imagetokens.suppressed(words, tokenizer.tokens, outside, role, False)) for role in ("forward", "inverse")
+        tuple(imagetokens.suppressed(words, tokenizer.tokens, outside, role, False, [words.eos_token_id]))
+        for role in ("forward", "inverse")
     )
     assert len(forward) > len(inverse) == len(tokenizer.tokens)
     assert suppressed["grpo"] == [forward, inverse]
     assert set(suppressed["generate"]) == {forward, inverse}
+
+
+@pytest.mark.parametrize("role", ["forward", "inverse"])
+def test_what_is_never_sampled_costs_what_is_recorded_its_probability(run, recipe, role):
+    (folder,) = run.glob(f"phases/*-warmup-{role}-sft")
+    scorer, style = Scorer(folder, images=folder / "images"), recipe.model.prompt
+    wrote = pq.read_table(run / "test/predictions.parquet").to_pylist()
+    scored = [one["row"] for one in wrote if (one["phase"], one["role"]) == ("warmup", role)]
+    costs = []
+    for row in pq.read_table(run / "data/test.parquet").take(scored).to_pylist():
+        asked = prompts.encode_prompt(scorer.tokenizer, prompts.transition_prompt(role, row, style))
+        wanted = prompts.encode_completion(scorer.tokenizer, prompts.target(role, row, style))
+        with torch.inference_mode():
+            logits = scorer.model(torch.tensor([asked + wanted])).logits[0, len(asked) - 1 : -1]
+        mass = logits.softmax(-1)[:, scorer.suppressed(role, style)].sum(-1)
+        costs.append(-(1 - mass).log().mean().item())
+    found = results(run)["warmup", role, "image_suppressed_nll"]
+    assert found["value"] == pytest.approx(sum(costs) / len(costs), rel=1e-3) and found["value"] > 0
 
 
 def test_no_file_of_a_run_names_an_action_that_is_hidden(run):

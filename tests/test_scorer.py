@@ -255,3 +255,15 @@ def test_likelihoods_of_all_single_tokens_sum_to_one(scorers):
     vocabulary = scorer.model.config.vocab_size
     values, _ = scorer.log_likelihood([list(range(12))] * vocabulary, [[token] for token in range(vocabulary)])
     assert math.fsum(math.exp(value) for value in values) == pytest.approx(1, abs=1e-5)
+
+
+def test_tokens_that_cannot_be_written_leave_their_probability_to_the_others(scorers):
+    scorer = scorers["llama", True]
+    scorer.batch_tokens = 16_384
+    vocabulary, prompt = scorer.model.config.vocab_size, list(range(12))
+    left_out = [0, 3, *range(10, vocabulary)]
+    every, _ = scorer.log_likelihood([prompt] * vocabulary, [[token] for token in range(vocabulary)])
+    rest = math.fsum(math.exp(every[token]) for token in range(vocabulary) if token not in left_out)
+    values, _ = scorer.log_likelihood([prompt] * 3, [[1], [9], [3]], left_out)
+    assert values == [pytest.approx(every[1] - math.log(rest)), pytest.approx(every[9] - math.log(rest)), -math.inf]
+    assert scorer.log_likelihood([prompt], [[1]])[0] == [pytest.approx(every[1], abs=1e-6)]  # of this call alone

@@ -143,6 +143,9 @@ def measure(
     differ = np.flatnonzero([metrics.changed(x, y) for x, y in zip(states, truths, strict=True)])
     extra = {CUT_OFF[role]: (np.array([not reply.finished for reply in replies], float), every)}
     extra |= {"nll_per_token": (nll, every), "nll": (-np.array(sums), every)}
+    if suppress := scorer.suppressed(role, recipe.model.prompt):
+        free, _ = score(scorer, role, asked, recipe.model.prompt, recipe.model.chat_template_kwargs, suppress)
+        extra["image_suppressed_nll"] = (np.maximum(0.0, nll + np.array(free) / np.array(counts)), every)
     if len(differ):
         extra["nll_changed"] = (-np.array(sums)[differ], differ)
     signs = latent.signs(scorer, rows, predictions, (sums, counts), recipe) if role == "inverse" else []

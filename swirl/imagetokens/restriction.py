@@ -5,10 +5,10 @@
                where that is text of letters or digits
 
 Sampling alone is restricted. Log-likelihoods, in the optimiser as in the scorer, are those of the whole vocabulary, so
-a token that is never sampled still costs the others its probability: see docs/images.md for how much that is.
+a token that is never sampled still costs the others its probability. `image_suppressed_nll` says how much in each run.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ def outside(folder: Path) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def suppressed(tokenizer: Any, tokens: Sequence[str], outside: str, role: Role, changes: bool) -> list[int]:
+def suppressed(
+    tokenizer: Any, tokens: Sequence[str], outside: str, role: Role, changes: bool, ends: Collection[int]
+) -> list[int]:
     """Ids of the tokens that a reply never has.
 
     Args:
@@ -42,6 +44,7 @@ def suppressed(tokenizer: Any, tokens: Sequence[str], outside: str, role: Role, 
         outside: The characters that states have outside their images.
         role: Who replies.
         changes: Whether next states are written as changes.
+        ends: Ids of the tokens that end a reply.
     """
     of_images = set(vocabulary.ids(tokenizer, tokens))
     if role == "inverse":
@@ -53,7 +56,7 @@ def suppressed(tokenizer: Any, tokens: Sequence[str], outside: str, role: Role, 
     return [
         number
         for number, text in enumerate(spelt)
-        if number not in of_images and number != tokenizer.eos_token_id and not (text and set(text) <= allowed)
+        if number not in of_images and number not in ends and not (text and set(text) <= allowed)
     ]
 
 

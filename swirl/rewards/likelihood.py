@@ -121,9 +121,16 @@ def _written(role: Role, state: Any, target: Any, style: str) -> str:
 
 
 def score(
-    scorer: Scorer, role: Role, rows: Sequence[dict[str, Any]], style: str, template: dict[str, Any] | None = None
+    scorer: Scorer,
+    role: Role,
+    rows: Sequence[dict[str, Any]],
+    style: str,
+    template: dict[str, Any] | None = None,
+    suppress: Sequence[int] = (),
 ) -> tuple[list[float], list[int]]:
     """Log-likelihood of each row's `target` under a role's scorer, given `state`, `given` and `history`.
+
+    `suppress` has tokens that cannot be written; see `Scorer.log_likelihood`.
 
     Returns:
         Sums in nats and token counts, the end token included.
@@ -132,7 +139,7 @@ def score(
     asked = _once(messages, lambda turns: chat.encode_prompt(scorer.tokenizer, turns, **(template or {})), str)
     texts = [_written(role, row["state"], row["target"], style) for row in rows]
     wanted = _once(texts, lambda text: chat.encode_completion(scorer.tokenizer, text))
-    return scorer.log_likelihood(asked, wanted)
+    return scorer.log_likelihood(asked, wanted, suppress)
 
 
 def _once(items: Sequence[Any], encode: Callable[[Any], list[int]], key: Callable[[Any], str] = str) -> list[list[int]]:
