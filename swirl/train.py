@@ -111,7 +111,9 @@ def sft(
     Returns:
         `out`.
     """
-    order = batch_order([len(p) + len(c) for p, c in rows], schedule.steps, schedule.batch, schedule.seed)
+    # By prompts alone. The loss is the mean over a step's tokens: by whole rows, next states that change nothing, of a
+    # token or two, would share steps of their own, where each would count as much as a whole long change elsewhere.
+    order = batch_order([len(p) for p, _ in rows], schedule.steps, schedule.batch, schedule.seed)
     columns: dict[str, list] = {
         "input_ids": [rows[i][0] + rows[i][1] for i in order],
         "labels": [[-100] * len(rows[i][0]) + rows[i][1] for i in order],

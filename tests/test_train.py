@@ -546,8 +546,10 @@ def test_supervised_steps_read_the_rows_in_batch_order(tiny, tmp_path, monkeypat
     monkeypatch.setattr(train, "SFTTrainer", Seen)
     rows = encoded(tiny)
     run_sft(tiny, tmp_path / "out", rows)
-    drawn = order.batch_order([len(p) + len(c) for p, c in rows], SCHEDULE.steps, SCHEDULE.batch, SCHEDULE.seed)
+    drawn = order.batch_order([len(p) for p, _ in rows], SCHEDULE.steps, SCHEDULE.batch, SCHEDULE.seed)
     assert drawn != sorted(drawn)
+    # Which rows share a step does not depend on their completions: short ones would weigh more among each other.
+    assert drawn != order.batch_order([len(p) + len(c) for p, c in rows], SCHEDULE.steps, SCHEDULE.batch, SCHEDULE.seed)
     assert seen == [[rows[i][1] for i in drawn[start : start + 4]] for start in range(0, 24, 4)]
 
 
@@ -587,7 +589,7 @@ def test_weighted_sft_takes_the_gradient_of_the_weighted_cross_entropy(tiny, tmp
     out = run_sft(tiny, tmp_path / "out", rows, schedule, weights=weights, trainer=options)
     model, _ = models.load(tiny)
     total, mass = torch.zeros(()), 0.0
-    for i in order.batch_order([len(p) + len(c) for p, c in rows], 1, 4, schedule.seed):
+    for i in order.batch_order([len(p) for p, _ in rows], 1, 4, schedule.seed):
         (prompt, completion), weight = rows[i], weights[i]
         logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
         nll = torch.nn.functional.cross_entropy(logits, torch.tensor(completion), reduction="none")
