@@ -85,7 +85,7 @@ class Scorer:
         if self.images is None:
             return []
         found = imagetokens.suppressed(
-            self.tokenizer, self.images.tokens, self._outside, role, prompts.in_change_form(style), self.end_ids
+            self.tokenizer, self.images, self._outside, role, prompts.in_change_form(style), self.end_ids
         )
         if role == "inverse" or not found:
             return found

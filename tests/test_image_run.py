@@ -185,7 +185,7 @@ def test_whoever_samples_is_kept_to_what_a_role_may_write(run, suppressed, token
     words, outside = models.load_tokenizer(run / "phases/01-start"), imagetokens.outside(run / "data/images")
     assert outside == "\n"
     forward, inverse = (
-        tuple(imagetokens.suppressed(words, tokenizer.tokens, outside, role, False, [words.eos_token_id]))
+        tuple(imagetokens.suppressed(words, tokenizer, outside, role, False, [words.eos_token_id]))
         for role in ("forward", "inverse")
     )
     assert len(forward) > len(inverse) == len(tokenizer.tokens)

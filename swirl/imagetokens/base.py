@@ -51,13 +51,15 @@ class ImageTokenizer(Protocol):
     Attributes:
         kind: A key of `KINDS`.
         tokens: The token of each code in the language model's vocabulary; code k is written as `tokens[k]`.
-        pattern: Matches one of them, and nothing that a text has by itself.
+        marks: What a grid's text has beside them, but line breaks: tokens of the language model, or characters.
+        pattern: Matches one of `tokens`, and nothing that a text has by itself.
         side: Of the square that a code stands for, pixels.
         first: Id of the first token in a language model whose tokenizer has no names for them; `None` elsewhere.
     """
 
     kind: str
     tokens: tuple[str, ...]
+    marks: tuple[str, ...]
     pattern: re.Pattern[str]
     side: int
     first: int | None

@@ -43,6 +43,7 @@ class FSQTokenizer:
     kind = "fsq"
     pattern = base.OWN
     first: int | None = None
+    marks: tuple[str, ...] = ()
 
     def __init__(self, network: "Autoencoder", size: tuple[int, int]) -> None:
         self.network = network.cpu().eval().requires_grad_(False)

@@ -53,6 +53,13 @@ class Form:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     first: int | None = None
 
+    def marks(self) -> tuple[str, ...]:
+        """The tokens and characters around the codes."""
+        around = self.begin + self.between.strip("\n") + self.end
+        tokens = re.findall("<[^<>]+>", around)
+        rest = re.sub("<[^<>]+>|{[a-z]+}", "", around)
+        return tuple(dict.fromkeys([*tokens, *rest, *("0123456789" if "{" in around else "")]))
+
 
 FORMS = {
     # Gemma's vocabulary has 256,000 tokens; <boi> and <eoi> are two of them. Source: FoundationVision/Liquid,
@@ -100,6 +107,7 @@ class PretrainedTokenizer:
         self.device = models.device_of(device)
         self.model.module.to(self.device).eval().requires_grad_(False)
         self.tokens = tuple(map(self.form.token, range(self.model.codes)))
+        self.marks = self.form.marks()
         self._codes = {token: code for code, token in enumerate(self.tokens)}
 
     @torch.inference_mode()

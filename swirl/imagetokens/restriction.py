@@ -1,21 +1,29 @@
 """Which tokens a reply may have, where states are images: the others are not sampled.
 
-    inverse    anything but image tokens
-    forward    image tokens, marks of the change form, and what training states have outside their images; anything,
-               where that is text of letters or digits
+    inverse    anything but image tokens and the marks around them
+    forward    those, marks of the change form, and what training states have outside their images; anything, where that
+               is text of letters or digits
 
 Sampling alone is restricted. Log-likelihoods, in the optimiser as in the scorer, are those of the whole vocabulary, so
 a token that is never sampled still costs the others its probability. `image_suppressed_nll` says how much in each run.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from swirl import durable
 from swirl.imagetokens import vocabulary
 from swirl.types import Role
+
+
+class Written(Protocol):
+    """What an image tokenizer's grids are written with; see `base.ImageTokenizer`."""
+
+    tokens: tuple[str, ...]
+    marks: tuple[str, ...]
+
 
 OUTSIDE = "outside.txt"
 """Beside a saved tokenizer: the characters that training states have outside their images."""
@@ -34,21 +42,23 @@ def outside(folder: Path) -> str:
 
 
 def suppressed(
-    tokenizer: Any, tokens: Sequence[str], outside: str, role: Role, changes: bool, ends: Collection[int]
+    tokenizer: Any, images: Written, outside: str, role: Role, changes: bool, ends: Collection[int]
 ) -> list[int]:
     """Ids of the tokens that a reply never has.
 
     Args:
         tokenizer: The language model's.
-        tokens: The image tokens.
+        images: The image tokenizer.
         outside: The characters that states have outside their images.
         role: Who replies.
         changes: Whether next states are written as changes.
         ends: Ids of the tokens that end a reply.
     """
-    of_images = set(vocabulary.ids(tokenizer, tokens))
-    if role == "inverse":
-        return sorted(of_images)
+    of_images = set(vocabulary.ids(tokenizer, images.tokens))
+    around = {mark: tokenizer.encode(mark, add_special_tokens=False) for mark in images.marks}
+    if role == "inverse":  # which may write characters, and what is spelt in several tokens
+        return sorted(of_images.union(*(found for mark, found in around.items() if len(mark) > 1 and len(found) == 1)))
+    of_images = of_images.union(*around.values())
     if any(letter.isalnum() for letter in outside):
         return []
     allowed = set(outside) | {"\n"} | (set(CHANGE_MARKS) if changes else set())

@@ -31,6 +31,7 @@ class TileTokenizer:
     kind = "tile"
     pattern = base.OWN
     first: int | None = None
+    marks: tuple[str, ...] = ()
 
     def __init__(self, tiles: np.ndarray) -> None:
         self.tiles = tiles

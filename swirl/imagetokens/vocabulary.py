@@ -1,9 +1,13 @@
 """The image tokens in a language model's vocabulary: `ids` finds them, `extend` puts those in that are missing.
 
-They are ordinary added tokens, not special ones: what a model writes is decoded without special tokens.
+They are ordinary added tokens, not special ones: what a model writes is decoded without special tokens, and special
+tokens in a state are spelt out, for a log could hold them. `ordinary` makes them so, and the marks around them.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -47,6 +51,38 @@ def ids(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     return found
 
 
+def ordinary(tokenizer: Any, tokens: Collection[str]) -> Any:
+    """The tokenizer, with those of the tokens that it knows made ordinary added ones; their ids stay.
+
+    Where some were special it is another object: the libraries cannot take that back, but the files can.
+    """
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}.intersection(tokens)
+    if special:
+        with TemporaryDirectory() as place:
+            folder = Path(place)
+            tokenizer.save_pretrained(folder)
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                if (file := folder / name).is_file():
+                    file.write_text(json.dumps(_ordinary(json.loads(file.read_text(encoding="utf-8")), special)))
+            tokenizer = type(tokenizer).from_pretrained(folder)
+    vocabulary = tokenizer.get_vocab()
+    # Only an added token is found in any text, whatever stands around it.
+    known = [token for token in tokens if len(token) > 1 and token in vocabulary]
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in known])
+    return tokenizer
+
+
+def _ordinary(value: Any, tokens: Collection[str]) -> Any:
+    """A file of a tokenizer in which tokens are neither called special nor given a part to play."""
+    if isinstance(value, list):
+        return [_ordinary(item, tokens) for item in value if not (isinstance(item, str) and item in tokens)]
+    if not isinstance(value, dict):
+        return value
+    if "special" in value and value.get("content") in tokens:
+        return {**value, "special": False}
+    return {k: _ordinary(v, tokens) for k, v in value.items() if not (isinstance(v, str) and v in tokens)}
+
+
 def extend(model: Any, tokenizer: Any, tokens: Sequence[str], first: int | None = None, seed: int = 0) -> list[int]:
     """Put those image tokens into a model's vocabulary that are missing.
 
@@ -68,7 +104,7 @@ def extend(model: Any, tokenizer: Any, tokens: Sequence[str], first: int | None 
     """
     rows = model.get_input_embeddings().num_embeddings
     known = tokenizer.get_vocab()
-    # Those that it knows too: only an added token is found in any text, whatever stands around it.
+    # Those that it knows too, see `ordinary`.
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in tokens])
     found = ids(tokenizer, tokens)
     if first is not None:

@@ -158,6 +158,7 @@ class Phases:
         def extend(out: Path) -> None:
             if images and parallel.is_main():
                 model, tokenizer = models.load(spec.name, "cpu", spec.dtype, spec.trust_remote_code)
+                tokenizer = vocabulary.ordinary(tokenizer, (*images.tokens, *images.marks))
                 vocabulary.extend(model, tokenizer, images.tokens, images.first, self.recipe.seed)
                 models.save(model, tokenizer, out)
                 self.write_card(out, ROLES)

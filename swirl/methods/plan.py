@@ -151,6 +151,7 @@ def _model(recipe: Recipe, rows: Sequence[dict[str, Any]], images: ImageTokenize
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=spec.trust_remote_code)
     if images and spec.name != "tiny":  # whose tokenizer was made with them
+        tokenizer = vocabulary.ordinary(tokenizer, (*images.tokens, *images.marks))
         vocabulary.extend(model, tokenizer, images.tokens, images.first)
     text = model.config.get_text_config()
     total = sum(parameter.numel() for parameter in model.parameters())

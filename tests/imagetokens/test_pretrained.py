@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers import AddedToken
 from torch.nn import functional
 from transformers import Emu3VQVAE, Emu3VQVAEConfig, JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from swirl import images, imagetokens, models
+from swirl import images, imagetokens, models, prompts
 from swirl.errors import InputError
-from swirl.imagetokens import pretrained, vqgan
+from swirl.imagetokens import pretrained, vocabulary, vqgan
 
 LEVELS, WIDTH, CODES = (1, 2, 2), 32, 50
 """Shape of the small VQGAN: three stages, so that a patch has 4 pixels."""
@@ -335,3 +336,30 @@ def test_nothing_in_a_file_is_run(tmp_path, capsys):
     with pytest.raises(InputError, match=r"save those as safetensors"):
         pretrained.adapt("liquid", tmp_path / "vqgan.ckpt")
     assert "unpickled" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["liquid", "chameleon", "emu3", "janus"])
+@pytest.mark.parametrize("special", [False, True])
+def test_a_language_model_reads_and_may_write_a_grid(kind, special, vqgan_file, emu3, janus, small, qwen3):
+    """Whether its vocabulary has the codes and the marks as special tokens, as Emu3's has, or not yet."""
+    tokenizer = pretrained.adapt(kind, {"emu3": emu3, "janus": janus}.get(kind, vqgan_file), "cpu")
+    model, words = models.load(qwen3)
+    marks = [mark for mark in tokenizer.marks if len(mark) > 1]
+    if special:
+        known = [AddedToken(token, special=True) for token in (*tokenizer.tokens, *marks)]
+        words.add_tokens(known, special_tokens=True)
+        model.resize_token_embeddings(len(words))
+    words = vocabulary.ordinary(words, (*tokenizer.tokens, *tokenizer.marks))
+    ids = vocabulary.extend(model, words, tokenizer.tokens)
+    text = tokenizer.write(np.random.default_rng(0).integers(0, 50, (4, 4)))
+    written = prompts.encode_completion(words, text)
+    assert sum(number in ids for number in written) == 16
+    if special:
+        around = words.convert_tokens_to_ids(marks)
+        assert set(around) <= set(written)
+    assert words.decode(written, skip_special_tokens=True) == text
+    left_out = imagetokens.suppressed(words, tokenizer, "", "forward", False, [words.eos_token_id])
+    assert set(left_out).isdisjoint(written)
+    assert set(words.encode("zq")) <= set(left_out)
+    kept_out = imagetokens.suppressed(words, tokenizer, "", "inverse", False, [words.eos_token_id])
+    assert set(kept_out) == {*ids, *(around if special else [])}

@@ -15,7 +15,7 @@ TEXTS = ["go left", "go right", "key"] * 9  # nothing in them that a next state 
 class Codes:
     """All that a language model needs of an image tokenizer: three codes."""
 
-    tokens, pattern = base.own_tokens(3), base.OWN
+    tokens, marks, pattern = base.own_tokens(3), (), base.OWN
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def tokenizer(folder):
 
 def allowed(tokenizer, outside, role, changes=False):
     """The tokens that may be sampled, as texts."""
-    left_out = restriction.suppressed(tokenizer, Codes.tokens, outside, role, changes, [tokenizer.eos_token_id])
+    left_out = restriction.suppressed(tokenizer, Codes(), outside, role, changes, [tokenizer.eos_token_id])
     assert left_out == sorted(set(left_out))
     return {tokenizer.decode([number]) for number in set(range(len(tokenizer))) - set(left_out)}
 
@@ -58,18 +58,18 @@ def test_signs_between_images_may_be_written_and_others_not(tokenizer):
 
 def test_whatever_ends_a_reply_may_be_written(tokenizer):
     other = tokenizer.encode("g", add_special_tokens=False)[0]
-    left_out = restriction.suppressed(tokenizer, Codes.tokens, "\n", "forward", False, [tokenizer.eos_token_id, other])
+    left_out = restriction.suppressed(tokenizer, Codes(), "\n", "forward", False, [tokenizer.eos_token_id, other])
     assert {other, tokenizer.eos_token_id}.isdisjoint(left_out)
 
 
 @pytest.mark.parametrize("changes", [False, True])
 def test_states_with_words_are_not_restricted(tokenizer, changes):
-    assert restriction.suppressed(tokenizer, Codes.tokens, "\n|k", "forward", changes, [tokenizer.eos_token_id]) == []
+    assert restriction.suppressed(tokenizer, Codes(), "\n|k", "forward", changes, [tokenizer.eos_token_id]) == []
 
 
 @pytest.mark.parametrize("outside", ["", "\n|k"])
 def test_actions_are_text(tokenizer, outside):
-    found = restriction.suppressed(tokenizer, Codes.tokens, outside, "inverse", False, [tokenizer.eos_token_id])
+    found = restriction.suppressed(tokenizer, Codes(), outside, "inverse", False, [tokenizer.eos_token_id])
     assert [tokenizer.decode([number]) for number in found] == list(Codes.tokens)
 
 
@@ -86,7 +86,7 @@ def test_no_reply_has_a_token_that_is_left_out(folder, temperature):
     written = {}
     for role in ("forward", "inverse", None):
         suppress = (
-            restriction.suppressed(tokenizer, Codes.tokens, "\n", role, False, [tokenizer.eos_token_id]) if role else ()
+            restriction.suppressed(tokenizer, Codes(), "\n", role, False, [tokenizer.eos_token_id]) if role else ()
         )
         options = {"temperature": temperature, "max_new_tokens": 40, "suppress": suppress}
         groups = models.generate(model, tokenizer, asked, n=20 if temperature else 1, **options)
@@ -122,7 +122,7 @@ def test_a_scorer_knows_what_its_role_may_write(folder, tmp_path, tokenizer, sty
 
 
 def test_policy_optimisation_samples_no_other_token_and_saves_a_model_that_may_write_all(folder, tokenizer, tmp_path):
-    suppress = restriction.suppressed(tokenizer, Codes.tokens, "\n", "forward", False, [tokenizer.eos_token_id])
+    suppress = restriction.suppressed(tokenizer, Codes(), "\n", "forward", False, [tokenizer.eos_token_id])
     sampled = []
 
     def reward(completion_ids, **_):

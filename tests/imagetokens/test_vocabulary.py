@@ -122,3 +122,25 @@ def test_tokens_that_are_not_read_as_one(qwen3):
     tokenizer.add_tokens(["<x", "<xx", "x<"])
     with pytest.raises(InputError, match="does not read each image token as one"):
         vocabulary.ids(tokenizer, ("<x", "x<"))
+
+
+def test_tokens_that_were_special_become_ordinary_where_they_are(qwen3, tmp_path):
+    """As Emu3's tokenizer has it: image tokens and the marks around them are special, one with a part to play."""
+    model, tokenizer = models.load(qwen3)
+    marks = ["<|start|>", "<|stop|>"]
+    added = [AddedToken(token, special=True) for token in (*TOKENS[:3], *marks, "<|other|>")]
+    tokenizer.add_tokens(added, special_tokens=True)
+    tokenizer.add_special_tokens({"cls_token": "<|start|>"})
+    text = "go<|start|><|i0|><|i2|><|stop|>"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "go"
+    found = vocabulary.ordinary(tokenizer, (*TOKENS[:3], *marks, "*"))
+    assert found.encode(text, add_special_tokens=False) == ids
+    assert found.decode(ids, skip_special_tokens=True) == text
+    assert vocabulary.ids(found, TOKENS[:3]) == tokenizer.convert_tokens_to_ids(list(TOKENS[:3]))
+    assert found.cls_token is None
+    assert found.decode(found.encode("go<|other|>"), skip_special_tokens=True) == "go"
+    assert found.chat_template == tokenizer.chat_template and found.eos_token == tokenizer.eos_token
+    models.save(model, found, tmp_path)
+    assert models.load_tokenizer(tmp_path).decode(ids, skip_special_tokens=True) == text
+    assert len(found) == len(tokenizer)  # nothing that it did not know was added
