@@ -23,6 +23,7 @@ from swirl.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results"
+NOT_YET = "Not run yet.\n"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Table:
         seeds: Of the table.
         rates: Learning rates that every method tries.
         overrides: Keys of the recipe and their values, as on the command line.
+        vary: Keys of the recipe and their values: a comparison at each, see `swirl.compare.comparison.Plan`.
         pages: Where it is shown; its first part alone on all but the first page.
         brief: Whether it is shown at equal CPU seconds alone.
     """
@@ -46,6 +48,7 @@ class Table:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = ()
     overrides: dict[str, str] = field(default_factory=dict)
+    vary: dict[str, tuple[int, ...]] = field(default_factory=dict)
     pages: tuple[str, ...] = ("docs/results.md",)
     brief: bool = False
 
@@ -55,13 +58,30 @@ class Table:
         methods = self.methods
         if self.reference:
             recipe, methods = replace(recipe, methods=prefix(recipe)), (*methods, self.reference)
-        return comparison.Plan(recipe, methods, seeds or self.seeds, self.rates)
+        return comparison.Plan(recipe, methods, seeds or self.seeds, self.rates, vary=self.vary)
 
 
 MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3), overrides={"data.labels": "400"})
 TABLES = {
     # by the mark of the table in its pages
-    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle"), pages=("docs/results.md", "README.md")),
+    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle")),
+    "minigrid-methods": MINIGRID(
+        (
+            *("warmup", "sft-continue", "sft-merge", "bootstrap", "bootstrap-all", "best-of-n"),
+            *("swirl", "swirl-iterative", "swirl-shared", "swirl-elbo", "swirl-anchored"),
+            *("rlvr", "rwml", "inverse-reward", "early-experience", "oracle"),
+        ),
+        brief=True,
+    ),
+    # 0.5, 1, 2, 5, 10 and 50 % of 20,000
+    "minigrid-labels": MINIGRID(
+        ("warmup", "bootstrap", "swirl"),
+        seeds=(0, 1, 2),
+        vary={
+            "data.labels": (100, 200, 400, 1_000, 2_000, 10_000),
+            "data.validation_labels": (50, 100, 100, 100, 100, 100),
+        },
+    ),
     "minigrid-anchors": MINIGRID(
         ("warmup", "swirl-replay", "swirl-fidelity", "swirl-spread", "swirl-select"), "swirl", brief=True
     ),
@@ -96,6 +116,9 @@ def main(words: Sequence[str] | None = None) -> int:
             results = comparison.write(table.plan(), place, a.runs / name)
         except InputError as error:
             failed.append(f"{name}: {error}")
+            if not any(place.files.glob(f"{table.plan().reference()}-*seed*.json")):
+                for page in table.pages:
+                    write(ROOT / page, name, NOT_YET)
             continue
         first, *others = table.pages
         write(ROOT / first, name, tables.text(results, table.brief))

@@ -12,7 +12,7 @@ it.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,14 +173,29 @@ def check(
     return {"validation": len(actions), "validation_kept": len(kept), "validation_right": right}
 
 
-def idle(groups: Sequence[Sequence[Candidate]], seed: int) -> dict[int, str]:
-    """Labels of pairs that changed nothing: any action from which the forward model expects that, drawn evenly.
+def idle(groups: Sequence[Sequence[Candidate]], taken: Iterable[str], seed: int) -> dict[int, str]:
+    """Labels of pairs that changed nothing, drawn from P(z | x, x) ∝ P(z) P(x | x, z).
 
-    Such a pair cannot tell which idle action it was. It keeps the forward model from forgetting that they are idle.
+    Such a pair cannot tell which idle action it was, but the forward model says which may be. Where it is in doubt
+    whether an action changes anything, the action is drawn now and then; and only where it never does no other pair
+    speaks against that.
+
+    Args:
+        groups: Candidates per pair, scored by the forward model.
+        taken: Actions of transitions where they are known: their shares are P(z). Every candidate counts once more.
+        seed: Of the draw.
 
     Returns:
-        Index of each pair with such an action, and one of them.
+        Index of each pair that has candidates, and one of their actions.
     """
     rng = np.random.default_rng(seed)
-    found = [[c.action for c in group if c.forward is not None and c.forward > math.log(0.5)] for group in groups]
-    return {i: actions[rng.integers(len(actions))] for i, actions in enumerate(found) if actions}
+    times = Counter(map(metrics.normalise_action, taken))
+    drawn = {}
+    for i, group in enumerate(groups):
+        if group:
+            logits = np.array(
+                [math.log1p(times[metrics.normalise_action(c.action)]) + (c.forward or 0.0) for c in group]
+            )
+            weights = np.exp(logits - logits.max())
+            drawn[i] = group[rng.choice(len(group), p=weights / weights.sum())].action
+    return drawn

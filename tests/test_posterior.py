@@ -126,15 +126,17 @@ def test_what_is_kept_is_checked_where_the_truth_is_known():
     assert check([*groups, []], truths, Posterior(), {"b": 0.1})["validation_kept"] == 0
 
 
-def test_what_changed_nothing_gets_any_action_that_the_forward_model_expects_to_be_idle():
-    expected = pair([-5.0, -0.1, -9.0], [math.log(0.51), math.log(0.9), math.log(0.4)], "abc")
-    surprising = pair([-5.0, -0.1], [math.log(0.49), math.log(0.4)])
-    drawn = idle([expected, surprising, [], *[expected] * 200], seed=0)
-    assert sorted(drawn) == [0, *range(3, 203)]
+def test_what_changed_nothing_gets_an_action_as_often_as_it_is_taken_and_changes_nothing():
+    """P(z) is 2/10, 6/10 and 2/10, each action counted once more; times P(x | x, z): 0.02, 0.3 and 0.08 of 0.4."""
+    group = pair([-5.0, -0.1, -9.0], [math.log(0.1), math.log(0.5), math.log(0.4)], "abc")
+    drawn = idle([group, [], *[group] * 2000], ["a", "B ", "b", "b", "b", "b", "c"], seed=0)
+    assert sorted(drawn) == [0, *range(2, 2002)]
     counts = {action: list(drawn.values()).count(action) for action in "abc"}
-    assert counts["a"] + counts["b"] == 201
-    assert 60 < counts["a"] < 140  # 100 ± 40, five standard deviations and more
-    assert idle([expected] * 9, seed=1) == idle([expected] * 9, seed=1)
+    assert counts["a"] == pytest.approx(2001 * 0.05, abs=50)  # five standard deviations
+    assert counts["b"] == pytest.approx(2001 * 0.75, abs=100)
+    assert idle([group] * 9, [], seed=1) == idle([group] * 9, [], seed=1)
+    unlikely = pair([0.0, 0.0], [-900.0, -990.0])
+    assert idle([unlikely], [], seed=0) == {0: "a"}
 
 
 @given(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from swirl import labelling, metrics, parallel, posterior
 from swirl.config import Verified
@@ -80,7 +81,10 @@ class Labels(Phases):
             precision = math.inf if first else settings.precision
             certain, least = posterior.certain(parallel.spread(changed, scored), belief, precision, settings.coverage)
             checked = posterior.check(known, [row["action"] for row in told], belief, least)
-            idle = {} if first else posterior.idle(parallel.spread(same, scored), self.seed(f"{stage}-idle"))
+            idle = {}
+            if not first:
+                taken = pq.read_table(self.labelled)["action"].to_pylist()
+                idle = posterior.idle(parallel.spread(same, scored), taken, self.seed(f"{stage}-idle"))
             kept = [{**changed[i], "action": action} for i, action in certain.items()]
             kept += [{**same[i], "action": action} for i, action in idle.items()]
             if shuffled:

@@ -3,7 +3,7 @@
     repeat for each round
         E:  z* = argmax_z a log Q(z | x, y) + b log P(y | x, z)    over the actions that the world lists, or samples
             keep the surest (x, z*, y): a share of each action's and, after the first round, as many as are expected to
-            be right often enough, and pairs with x = y; a, b and what is expected: from validation labels
+            be right often enough, and pairs with x = y, of z ~ P(z) P(x | x, z); a, b: from validation labels
         M:  SFT of both roles on the kept pairs and the true labels
         stop when neither role has improved for some rounds
 

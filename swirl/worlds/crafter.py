@@ -37,6 +37,8 @@ ACTIONS = (
     *(f"make {material} {tool}" for tool in ("pickaxe", "sword") for material in ("wood", "stone", "iron")),
 )
 """Crafter's actions 0 to 16."""
+CELLS = 9
+"""That a frame shows side by side."""
 STRAY = 0.1
 """Share of the wanderer's steps that are random."""
 DO = 0.7
@@ -58,10 +60,11 @@ class Crafter:
     Args:
         areas: Maps that there are; seed s runs area s mod their number. One takes some seconds to make.
         night: Whether days pass.
+        size: Pixels a side of a frame. Nine cells lie side by side: of 64 the last row and column are black.
         max_steps: Steps after which an episode is truncated.
 
     Raises:
-        InputError: `areas` or `max_steps` is not positive.
+        InputError: `areas` or `max_steps` is not positive, or `size` is not enough for a pixel of each cell.
         MissingPartError: The simulator is not installed.
     """
 
@@ -69,7 +72,7 @@ class Crafter:
     behaviours = ("random", "wander")
     complete, repeatable = False, True
 
-    def __init__(self, areas: int = 30, night: bool = True, max_steps: int = 10_000):
+    def __init__(self, areas: int = 30, night: bool = True, size: int = 64, max_steps: int = 10_000):
         try:
             import crafter
             from crafter import constants
@@ -77,9 +80,11 @@ class Crafter:
             raise MissingPartError(f"the world 'crafter' needs its simulator ({error}): {INSTALL}") from error
         if areas < 1 or max_steps < 1:
             raise InputError(f"areas is {areas} and max_steps {max_steps}: expected at least 1 of each")
+        if size < CELLS:
+            raise InputError(f"size is {size}: expected at least {CELLS} pixels, one for each cell")
         self.areas, self.night, self.max_steps = areas, night, max_steps
         self._rules: Any = constants
-        self._area = lru_cache(maxsize=None)(_maker(crafter.Env, night, max_steps))
+        self._area = lru_cache(maxsize=None)(_maker(crafter.Env, night, size, max_steps))
         self._running = False
 
     def reset(self, seed: int) -> tuple[State, dict[str, Any]]:
@@ -165,7 +170,7 @@ def _state(frame: np.ndarray) -> State:
     return [{"type": "image", "image": images.data_uri(Image.fromarray(frame))}]
 
 
-def _maker(base: Any, night: bool, length: int) -> Callable[[int], Any]:
+def _maker(base: Any, night: bool, size: int, length: int) -> Callable[[int], Any]:
     """A function that makes an area, ready to be copied."""
 
     class Env(base):
@@ -178,7 +183,7 @@ def _maker(base: Any, night: bool, length: int) -> Callable[[int], Any]:
                 self._world.daylight = 1.0
 
     def make(area: int) -> Any:
-        env = Env(seed=area, length=length)
+        env = Env(seed=area, size=(size, size), length=length)
         env.reset()
         return env
 

@@ -54,6 +54,15 @@ def test_another_simulator_gives_the_same_frames(world):
 
 
 @here
+def test_a_frame_of_63_pixels_is_the_cells_without_the_black_border(world):
+    whole, actions, _ = frames(world, 2, "wander", 20)
+    cells, same, _ = frames(worlds.make("crafter", areas=1, size=63), 2, "wander", 20)
+    assert actions == same
+    assert all(not frame[63].any() and not frame[:, 63].any() for frame in whole)
+    np.testing.assert_array_equal([frame[:63, :63] for frame in whole], cells)
+
+
+@here
 def test_episodes_of_one_area_share_the_layout_and_not_their_chances(world):
     (one, info), (two, same) = world.reset(1), world.reset(3)
     assert info == same == {"layout": "area 1"} != world.reset(2)[1]
@@ -122,6 +131,8 @@ def test_an_episode_ends_in_death_or_at_its_length(world):
 def test_what_cannot_be_used_is_refused():
     with pytest.raises(InputError, match="areas is 0 and max_steps 10000: expected at least 1"):
         worlds.make("crafter", areas=0)
+    with pytest.raises(InputError, match="size is 8: expected at least 9 pixels"):
+        worlds.make("crafter", size=8)
     with pytest.raises(InputError, match="max_steps 0"):
         worlds.make("crafter", max_steps=0)
 
