@@ -256,6 +256,7 @@ def test_the_metrics_page_has_every_metric_of_frames():
     one, other = (np.full((16, 16, 3), value, np.uint8) for value in (0, 1))
     found = set(image_metrics.forward_values([one, one], [one, other], [one, one], tile=8))
     elsewhere = {image_similarity.ClipSimilarity.metric, image_similarity.Lpips.metric, "image_disc_edit"}
+    elsewhere.add("image_suppressed_nll")
     assert page == found | elsewhere
 
 
