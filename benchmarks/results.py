@@ -87,6 +87,7 @@ TABLES = {
     ),
     "minigrid-random-label": MINIGRID(("warmup", "verified"), "random-label", brief=True),
     "minigrid-shuffled-reward": MINIGRID(("warmup", "swirl"), "shuffled-reward", brief=True),
+    "minigrid-rgb": Table("minigrid-rgb", ("warmup", "oracle"), seeds=(0, 1, 2), brief=True),
     "scienceworld": Table("scienceworld", ("warmup", "bootstrap", "swirl", "oracle"), seeds=(0, 1, 2)),
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from swirl import image_metrics
 from swirl.compare import reading
 from swirl.compare.kept import BASELINES
 from swirl.compare.reading import NET, SCORE
@@ -13,11 +14,16 @@ from swirl.types import ROLES, Role
 
 UNITS = ("cpu_seconds", "tokens")
 METRICS: dict[Role, tuple[str, ...]] = {
-    "forward": (NET, "exact_match_changed", "false_change_rate", "changed_facts_f1", "rouge_l", "bert_score"),
+    "forward": (
+        *(NET, "exact_match_changed", "false_change_rate", "changed_facts_f1", "rouge_l", "bert_score"),
+        *("image_changed_f1", "image_psnr_changed", "image_psnr_ceiling"),
+    ),
     "inverse": ("action_exact_match_changed",),
 }
 GAPS = (NET, "exact_match_changed", "changed_facts_f1", "action_exact_match_changed")
 """Metrics of which a share of the oracle's gain is told; of false changes it has none to gain."""
+MOST = dict.fromkeys(("image_psnr_changed", "image_psnr_ceiling"), image_metrics.PSNR_CAP)
+"""The largest value of a metric, where it is not 1."""
 Rows = list[dict[str, Any]]
 
 
@@ -76,14 +82,14 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
         if estimate:
             rows.append({"method": method, "statistic": statistic, **estimate._asdict()})
 
-    least = -1.0 if metric in reading.PARTS else 0.0
+    least, most = -1.0 if metric in reading.PARTS else 0.0, MOST.get(metric, 1.0)
     gain = "oracle" in found and reading.estimate(reading.difference, [found["oracle"], found["warmup"]], counts)
     for method, sums in found.items():
         value = reading.estimate(lambda mean: mean, [sums], counts)
-        add(method, "value", _within(value, least, 1.0))
+        add(method, "value", _within(value, least, most))
         if method not in (reference, *BASELINES):
             apart = reading.estimate(reading.difference, [sums, found[reference]], counts)
-            add(method, "difference", _within(apart, least - 1, 1 - least))
+            add(method, "difference", _within(apart, least - most, most - least))
         if gain and metric in GAPS and method not in ("warmup", "oracle", *BASELINES):
             bounds = [sums, found["warmup"], found["oracle"]]
             closed = reading.estimate(reading.gap_closed, bounds, counts)

@@ -17,6 +17,9 @@ TITLES = {
     "false_change_rate": "false changes",
     "rouge_l": "ROUGE-L",
     "bert_score": "BERTScore",
+    "image_changed_f1": "changed region F1",
+    "image_psnr_changed": "PSNR on changed, dB",
+    "image_psnr_ceiling": "the tokenizer's own, dB",
     "action_exact_match_changed": "action, exact",
 }
 NEAR = 0.95

@@ -83,6 +83,25 @@ def test_an_interval_holds_no_value_that_the_metric_cannot_have(cells):
     assert (copied["low"], copied["high"]) == (0, 0)
 
 
+def test_metrics_of_frames_have_columns_and_decibels_their_own_range(cells):
+    for by_seed in cells.values():
+        for one in by_seed.values():
+            one["counts"] = {role: {**of, "image_psnr_changed": [2, 3]} for role, of in one["counts"].items()}
+            for at in one["points"]:
+                if at["role"] == "forward":
+                    at["sums"]["image_psnr_changed"] = [60 + 20 * value for value in at["sums"]["exact_match_changed"]]
+    found = results_of(cells)
+    [value] = [
+        row
+        for row in found["rows"]
+        if (row["method"], row["metric"], row["statistic"], row["unit"])
+        == ("verified", "image_psnr_changed", "value", "tokens")
+    ]
+    # 50 dB in two rows and 100 / 3 in three; of two layouts alone the interval would reach far beyond what can be.
+    assert (value["low"], value["value"], value["high"]) == (0, pytest.approx(40), 60)
+    assert "PSNR on changed, dB" in tables.text(found)
+
+
 def test_a_difference_ends_where_those_of_the_metric_do(cells):
     """By seed 0, 1 and 5 of 5 rows more: with two degrees of freedom the interval would reach far beyond 1."""
     more = ([0, 0], [1, 0], [2, 3])
