@@ -22,7 +22,7 @@ METRICS: dict[Role, tuple[str, ...]] = {
 }
 GAPS = (NET, "exact_match_changed", "changed_facts_f1", "action_exact_match_changed")
 """Metrics of which a share of the oracle's gain is told; of false changes it has none to gain."""
-MOST = dict.fromkeys(("image_psnr_changed", "image_psnr_ceiling"), image_metrics.PSNR_CAP)
+MOST: dict[str, float] = dict.fromkeys(("image_psnr_changed", "image_psnr_ceiling"), image_metrics.PSNR_CAP)
 """The largest value of a metric, where it is not 1."""
 Rows = list[dict[str, Any]]
 
