@@ -17,7 +17,7 @@ class Told:
     def __init__(self, tokenizer, value):
         self.tokenizer, self.value, self.asked = tokenizer, value, []
 
-    def log_likelihood(self, prompt_ids, completion_ids):
+    def log_likelihood(self, prompt_ids, completion_ids, suppress):
         texts = [
             (self.tokenizer.decode(p), self.tokenizer.decode(c, skip_special_tokens=True))
             for p, c in zip(prompt_ids, completion_ids, strict=True)

@@ -36,7 +36,7 @@ class Fixed:
         self.tokenizer, self.values, self.calls = tokenizer, values, []
         self.end_ids = [tokenizer.eos_token_id]
 
-    def log_likelihood(self, prompt_ids, completion_ids):
+    def log_likelihood(self, prompt_ids, completion_ids, suppress):
         self.calls.append((prompt_ids, completion_ids))
         return self.values[: len(prompt_ids)], [len(ids) for ids in completion_ids]
 
