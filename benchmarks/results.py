@@ -36,7 +36,6 @@ class Table:
         reference: What sets the cost and the others are compared with; empty: the recipe's own method.
         seeds: Of the table.
         rates: Learning rates that every method tries.
-        overrides: Keys of the recipe and their values, as on the command line.
         vary: Keys of the recipe and their values: a comparison at each, see `swirl.compare.comparison.Plan`.
         pages: Where it is shown; its first part alone on all but the first page.
         brief: Whether it is shown at equal CPU seconds alone.
@@ -47,21 +46,20 @@ class Table:
     reference: str = ""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = ()
-    overrides: dict[str, str] = field(default_factory=dict)
     vary: dict[str, tuple[int, ...]] = field(default_factory=dict)
     pages: tuple[str, ...] = ("docs/results.md",)
     brief: bool = False
 
     def plan(self, seeds: Sequence[int] = ()) -> comparison.Plan:
         """The comparison, of all seeds or of some."""
-        recipe = load_recipe(ROOT / "recipes" / f"{self.recipe}.toml", self.overrides)
+        recipe = load_recipe(ROOT / "recipes" / f"{self.recipe}.toml")
         methods = self.methods
         if self.reference:
             recipe, methods = replace(recipe, methods=prefix(recipe)), (*methods, self.reference)
         return comparison.Plan(recipe, methods, seeds or self.seeds, self.rates, vary=self.vary)
 
 
-MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3), overrides={"data.labels": "400"})
+MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3))
 TABLES = {
     # by the mark of the table in its pages
     "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle")),
