@@ -61,15 +61,15 @@ def test_a_value_that_changes_nothing_for_a_method_asks_for_no_other_run():
 
 def test_keys_vary_together():
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
-    vary = {"data.validation_labels": [50, 100, 100], "data.labels": [100, 200, 400], "verified.pairs": [9, 9, 8]}
+    vary = {"data.validation_labels": [50, 100, 100], "data.labels": [100, 800, 800], "verified.pairs": [9, 9, 8]}
     cells = comparison._cells(comparison.Plan(recipe, ["swirl"], [0], vary=vary), {})
     assert [(cell.name, at) for cell, at in cells] == [
         ("swirl-data.labels=100-data.validation_labels=50-seed0", "50, 100, 9"),
         ("verified-data.labels=100-data.validation_labels=50-verified.pairs=9-seed0", "50, 100, 9"),
-        ("swirl-seed0", "100, 200, 9"),
-        ("verified-verified.pairs=9-seed0", "100, 200, 9"),
-        ("swirl-data.labels=400-seed0", "100, 400, 8"),
-        ("verified-data.labels=400-verified.pairs=8-seed0", "100, 400, 8"),
+        ("swirl-seed0", "100, 400, 9"),
+        ("verified-verified.pairs=9-seed0", "100, 400, 9"),
+        ("swirl-data.labels=800-seed0", "100, 800, 8"),
+        ("verified-data.labels=800-verified.pairs=8-seed0", "100, 800, 8"),
     ]
     data = cells[1][0].recipe.data
     assert (data.labels, data.validation_labels, cells[1][0].recipe.verified.pairs) == (100, 50, 9)
