@@ -7,14 +7,12 @@ A line of JSON for each subset, as trajectories are named: `SUBSET/NUMBER`. Ever
 tokenizer learns from the others, and its figures are of those held out.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from image_tokenizers import measured
+from image_tokenizers import arguments, measured
 
 from swirl import data, image_metrics, images
 from swirl.config import Images
@@ -28,13 +26,7 @@ TOLERANCE = 8
 
 def main() -> None:
     """Measure the recording of the command line, subset by subset."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("--tokenizer", choices=("vq", "fsq"), default="vq")
-    for name in ("codes", "patch", "width", "steps", "batch", "learning-rate"):
-        default = getattr(Images(), name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    given = vars(parser.parse_args())
+    given = arguments(__doc__)
     table = data.read(given.pop("recording"))
     held = np.unique(layouts(table), return_inverse=True)[1] % 5 == 0
     torch.set_num_threads(1)

@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +25,7 @@ from swirl.imagetokens import ImageTokenizer
 
 def main() -> None:
     """Learn from the recording of the command line and print what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("--tokenizer", choices=("tile", "vq", "fsq"), default="vq")
-    for name in ("tile", "codes", "patch", "width", "steps", "batch", "learning-rate"):
-        default = getattr(Images(), name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    given = vars(parser.parse_args())
+    given = arguments(__doc__)
     table = data.read(given.pop("recording"))
     (group,) = codes(table["trajectory"])
     held = group >= (group.max() + 1) * 9 // 10
@@ -42,6 +37,17 @@ def main() -> None:
     assert tokenizer is not None
     seconds = round(time.process_time() - begin)
     print(json.dumps(given | {"train": len(train), "held": len(new), "cpu_s": seconds} | measured(tokenizer, new)))
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """What the command line says: the recording, and settings of `config.Images`."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("--tokenizer", choices=("tile", "vq", "fsq"), default="vq")
+    for name in ("tile", "codes", "patch", "width", "steps", "batch", "learning-rate"):
+        default = getattr(Images(), name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    return vars(parser.parse_args())
 
 
 def measured(tokenizer: ImageTokenizer, frames: list[str]) -> dict[str, float]:

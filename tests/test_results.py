@@ -40,7 +40,8 @@ def test_pages_show_what_the_kept_files_hold(name, tmp_path, monkeypatch):
         (tmp_path / page).write_text(f"{before}<!-- {name}:begin --><!-- {name}:end -->{rest.split(':end -->', 1)[1]}")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.setattr(RESULTS, "ROOT", tmp_path)
-    RESULTS.main(["--table", "--only", name, "--runs", str(tmp_path / "runs")])
+    waits = f"<!-- {name}:begin -->\n\n{RESULTS.NOT_YET}\n" in (ROOT / RESULTS.TABLES[name].pages[0]).read_text("utf-8")
+    assert RESULTS.main(["--table", "--only", name, "--runs", str(tmp_path / "runs")]) == int(waits)
     for page in RESULTS.TABLES[name].pages:
         assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8")
 

@@ -136,22 +136,22 @@ def _sample(sample: dict[str, Any]) -> str:
         what = f"Action between two states: {_verdict(right)}"
         last = ("action", f"recorded: {_text(sample['action'])}\ninferred: {_text(wrote) or '(nothing)'}")
     if "frames" in sample:
-        return f"<div class=sample><p>{what} ({KINDS[kind]})</p>{_picture(sample, last[1])}</div>"
+        told = "" if sample["role"] == "forward" else f"<pre>{last[1]}</pre>"
+        return f"<div class=sample><p>{what} ({KINDS[kind]})</p>{_picture(sample)}{told}</div>"
     columns = [("state", _text(state)), ("recorded next state, against the state", _marked(state, after)), last]
     shown = "".join(f"<b>{head}</b><pre>{body}</pre>" for head, body in columns)
     return f"<div class=sample><p>{what} ({KINDS[kind]})</p><div class=three>{shown}</div></div>"
 
 
-def _picture(sample: dict[str, Any], inferred: str) -> str:
-    """The frames of one transition: a line of a contact sheet, or two frames of a film strip and what was inferred."""
+def _picture(sample: dict[str, Any]) -> str:
+    """The frames of one transition: a line of a contact sheet, or where the action is asked two of a film strip."""
     frames = {name: one and images.open_image(one) for name, one in sample["frames"].items()}
     before, after = frames["state"], frames["next_state"]
     if sample["role"] == "forward":
         drawn = sheets.contact_sheet([sheets.Row(before, sample["action"], after, frames["prediction"])])
-        inferred = ""
     else:
         drawn = sheets.film_strip({"recorded": [before, after]}, [sample["action"]])
-    return f'<img alt="" src="{images.data_uri(drawn)}">{f"<pre>{inferred}</pre>" * bool(inferred)}'
+    return f'<img alt="" src="{images.data_uri(drawn)}">'
 
 
 def _verdict(right: bool) -> str:

@@ -11,19 +11,12 @@ a token that is never sampled still costs the others its probability. `image_sup
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from swirl import durable
 from swirl.imagetokens import vocabulary
+from swirl.imagetokens.base import ImageTokenizer
 from swirl.types import Role
-
-
-class Written(Protocol):
-    """What an image tokenizer's grids are written with; see `base.ImageTokenizer`."""
-
-    tokens: tuple[str, ...]
-    marks: tuple[str, ...]
-
 
 OUTSIDE = "outside.txt"
 """Beside a saved tokenizer: the characters that training states have outside their images."""
@@ -42,7 +35,7 @@ def outside(folder: Path) -> str:
 
 
 def suppressed(
-    tokenizer: Any, images: Written, outside: str, role: Role, changes: bool, ends: Collection[int]
+    tokenizer: Any, images: ImageTokenizer, outside: str, role: Role, changes: bool, ends: Collection[int]
 ) -> list[int]:
     """Ids of the tokens that a reply never has.
 

@@ -118,6 +118,9 @@ def test_a_scorer_knows_what_its_role_may_write(folder, tmp_path, tokenizer, sty
         tokenizer.eos_token,
     }
     assert len(scorer.suppressed("inverse", style)) == 3
+    # Embeddings that the tokenizer has no token for are no more sampled than its letters are.
+    scorer.model.resize_token_embeddings(len(tokenizer) + 2, mean_resizing=False)
+    assert set(scorer.suppressed("forward", style)) == left_out | {len(tokenizer), len(tokenizer) + 1}
     assert Scorer(folder).suppressed("forward", style) == []
 
 
