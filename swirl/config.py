@@ -96,8 +96,9 @@ class Model:
     trust_remote_code: bool = False
     vocabulary: int = 512
     """`tiny` only: tokens in its vocabulary."""
-    tokens: Literal["words", "lines"] = "words"
-    """`tiny` only: what no token goes beyond; with `lines`, frequent phrases and lines are one token each."""
+    tokens: Literal["words", "lines", "phrases"] = "words"
+    """`tiny` only: what no token goes beyond; with `lines`, frequent phrases and lines are one token each; with
+    `phrases` likewise, but digits and words of one character, the cells of a grid, are tokens of their own."""
     hidden: int = 96
     """`tiny` only: width."""
     layers: int = 3

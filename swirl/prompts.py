@@ -172,7 +172,7 @@ def encode_prompt(tokenizer: Any, messages: Messages, **template: Any) -> list[i
     tokens = [token for token in control_tokens(tokenizer) if token not in (ACTION, NEXT)]
     guarded = [{**turn, "content": guard(turn["content"], tokens)} for turn in messages]
     text = tokenizer.apply_chat_template(guarded, add_generation_prompt=True, tokenize=False, **template)
-    return _token_ids(tokenizer, text)
+    return token_ids(tokenizer, text)
 
 
 def encode_completion(tokenizer: Any, text: str) -> list[int]:
@@ -180,11 +180,11 @@ def encode_completion(tokenizer: Any, text: str) -> list[int]:
 
     Control tokens that stand in the text (a log of another model's chat) are spelt out: they must not end it.
     """
-    ids = _token_ids(tokenizer, guard(text, control_tokens(tokenizer)), split_special_tokens=True)
+    ids = token_ids(tokenizer, guard(text, control_tokens(tokenizer)), split_special_tokens=True)
     return [*ids, tokenizer.eos_token_id]
 
 
-def _token_ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
+def token_ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
     """Token ids of a text, cut at its guards."""
 
     def encode(piece: str) -> list[int]:

@@ -28,6 +28,11 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     Raises:
         InputError: The file cannot be read, a key is unknown, or a value has the wrong type.
     """
+    return parse_recipe(read(path, overrides or {}))
+
+
+def read(path: str | Path, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """The table of a TOML file, with overrides; see `load_recipe`."""
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -37,9 +42,9 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
         raise InputError(f"cannot read {path}: {error.strerror}; expected a recipe, a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
-    for key, text in (overrides or {}).items():
+    for key, text in overrides.items():
         _set(table, key, _value(text))
-    return parse_recipe(table)
+    return table
 
 
 def parse_recipe(table: dict[str, Any]) -> Recipe:
@@ -48,7 +53,7 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
     Raises:
         InputError: A key is unknown, a value has the wrong type or range, or `[trainer]` sets what is not its to set.
     """
-    recipe = _build(Recipe, table, "")
+    recipe: Recipe = build(Recipe, table)
     _check(recipe)
     check_trainer(recipe.trainer)
     return recipe
@@ -140,7 +145,8 @@ def check_trainer(trainer: dict[str, Any]) -> None:
 
 
 # What no run could use: a range in words, its test, and the keys that it holds for. NaN is in none of them.
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+Ranges = dict[str, tuple[Callable[[float], bool], str]]
+_RANGES: Ranges = {
     "at least 1": (
         lambda value: value >= 1,
         "threads data.transitions data.max_steps model.max_length model.vocabulary model.hidden model.layers "
@@ -176,13 +182,26 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 }
 
 
-def _check(recipe: Recipe) -> None:
-    """Refuse values that no run could use."""
-    for expected, (fits, keys) in _RANGES.items():
+def check_ranges(recipe: Any, ranges: Ranges) -> None:
+    """Refuse values that are not in the range of their key.
+
+    Args:
+        recipe: A recipe of any kind.
+        ranges: A range in words, its test, and the dotted keys that it holds for.
+
+    Raises:
+        InputError: A value is outside of its range.
+    """
+    for expected, (fits, keys) in ranges.items():
         for key in keys.split():
             value = functools.reduce(getattr, key.split("."), recipe)
             if not fits(typing.cast(float, value)):
                 raise InputError(f"{key} = {value}, expected {expected}")
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse values that no run could use."""
+    check_ranges(recipe, _RANGES)
     if recipe.swirl.generations < 2:
         raise InputError(f"swirl.generations = {recipe.swirl.generations}, expected at least 2: a group needs a spread")
     if any(n < 2 for n in recipe.evaluation.best_of):
@@ -213,7 +232,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def _build(cls: type, table: dict[str, Any], prefix: str) -> Any:
+def build(cls: type, table: dict[str, Any], prefix: str = "") -> Any:
+    """A recipe, or the section of one at `prefix`, from a table.
+
+    Raises:
+        InputError: A key is unknown, or a value has the wrong type.
+    """
     hints = typing.get_type_hints(cls)
     for key in table:
         if key not in hints:
@@ -228,7 +252,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise InputError(f"{key} = {value!r}, expected a section [{key}]")
-        return _build(typing.cast(type, hint), value, f"{key}.")
+        return build(typing.cast(type, hint), value, f"{key}.")
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value in args:

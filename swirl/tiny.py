@@ -2,7 +2,8 @@
 
 A Llama of about a million parameters with a byte-level BPE tokenizer trained on the recording's own text: it can write
 any text, and a world with few words gets about one token per word. With `tokens = "lines"` one whose states repeat
-their lines gets about one per line. Llama, because a custom tokenizer saved beside some other configurations (qwen2) is
+their lines gets about one per line; with `tokens = "phrases"` the cells of a grid and the digits of coordinates stay
+tokens of their own, and the words around them are few. Llama, because a custom tokenizer saved beside some other configurations (qwen2) is
 replaced on loading by that model's own class.
 """
 
@@ -18,6 +19,8 @@ from swirl.config import Model
 from swirl.imagetokens import ImageTokenizer
 from swirl.prompts import ACTION, NEXT
 
+CUTS = {"lines": r"\n", "phrases": r"\n|\d|(?:^| |(?<=\n))\S(?=\s|$)"}
+"""What stands alone before tokens are learned: line breaks; digits, and words of one character with their space."""
 _BOS, _END, _PAD, _REPLY = "<|bos|>", "<|end|>", "<|pad|>", "<|reply|>"
 _TEMPLATE = (
     f"{_BOS}{{% for message in messages %}}"
@@ -38,13 +41,14 @@ def build(texts: Iterable[str], folder: Path, spec: Model, seed: int, images: Im
 
 def train_tokenizer(texts: Iterable[str], spec: Model, images: ImageTokenizer | None = None) -> Any:
     """Train the byte-level tokenizer of a `tiny` model; where states hold images, it has their tokens too."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, trainers
     from tokenizers.models import BPE
 
     core = Tokenizer(BPE())
     inside = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=spec.tokens == "words")
-    lines = pre_tokenizers.Sequence([pre_tokenizers.Split("\n", "isolated"), inside])
-    core.pre_tokenizer = inside if spec.tokens == "words" else lines  # pyright: ignore[reportAttributeAccessIssue]
+    cuts = pre_tokenizers.Split(Regex(CUTS[spec.tokens]), "isolated") if spec.tokens in CUTS else None
+    cut = pre_tokenizers.Sequence([cuts, inside]) if cuts else inside
+    core.pre_tokenizer = cut  # pyright: ignore[reportAttributeAccessIssue]
     core.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     if images:
         texts = (images.pattern.sub("", text) for text in texts)

@@ -49,6 +49,8 @@ class Puzzle(ABC):
     """
 
     name: str
+    rules: str
+    """For an agent that is told what it plays."""
     behaviours = ("random", "curious", "solver")
     complete = repeatable = True
 

@@ -1,0 +1,87 @@
+"""Where agents act: episodes of a world by seed, dealt out so that nothing is trained on that is tested.
+
+A *group* is episodes of one seed, which begin alike and meet the same chances. Seeds of validation are fixed; a training
+seed whose layout is one of theirs is passed over, since in a small world layouts recur.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from swirl import worlds
+from swirl.errors import InputError
+from swirl.worlds import World
+
+VALIDATION = 1_000_000
+"""The first seed of validation; those of training count from 0."""
+
+
+@dataclass
+class Scene:
+    """An episode that is being played.
+
+    Attributes:
+        world: In its state now.
+        state: That state in words.
+        seed: What it began with.
+        rules: The world in words.
+    """
+
+    world: World
+    state: str
+    seed: int
+    rules: str
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Episodes of a world.
+
+    Attributes:
+        name: A key of `swirl.worlds.WORLDS`.
+        options: Of the world.
+        validation: How many seeds validation has.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    validation: int = 128
+
+    def scenes(self, seed: int, count: int) -> list[Scene]:
+        """A group: so many episodes of a seed, at their beginning.
+
+        Raises:
+            InputError: The world has images.
+        """
+        world = worlds.make(self.name, **self.options)
+        state, _ = world.reset(seed)
+        if not isinstance(state, str):
+            raise InputError(f"{self.name} shows images, which agents do not read; choose a world of words")
+        rules = getattr(world, "rules", f"You act in the world {self.name}.")
+        return [Scene(copy.deepcopy(world), state, seed, rules) for _ in range(count)]
+
+    def tested(self) -> list[int]:
+        """The seeds of validation."""
+        return list(range(VALIDATION, VALIDATION + self.validation))
+
+    def training(self, first: int = 0) -> Iterator[int]:
+        """Seeds to train on, in order, without the layouts of validation.
+
+        Raises:
+            InputError: None of a thousand seeds in a row has a layout of its own.
+        """
+        held_out = {self._layout(seed) for seed in self.tested()}
+        passed_over = 0
+        for seed in range(first, VALIDATION):
+            if self._layout(seed) not in held_out:
+                passed_over = 0
+                yield seed
+            elif (passed_over := passed_over + 1) == 1000:
+                raise InputError(
+                    f"{self.name}: the {len(held_out)} layouts of validation are all that there are; lower "
+                    "evaluation.seeds, or make the world larger"
+                )
+
+    def _layout(self, seed: int) -> str:
+        return worlds.make(self.name, **self.options).reset(seed)[1]["layout"]

@@ -1,0 +1,220 @@
+"""Episodes of a policy: turns in which it reads a state, replies, and acts several times.
+
+What cannot be read as a reply does nothing and costs a penalty, and so does an action that the world does not have; a
+bad reply is data, not a crash. An episode ends where the world says so, when its turns or actions are used up, or where
+the next turn would be longer than what the model reads.
+
+Source: arXiv 2510.15047, section 3 and its released settings (5 turns of at most 5 actions, 10 in all, -0.1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from swirl import progress
+from swirl.agents import conversation
+from swirl.agents.arena import Scene
+from swirl.agents.player import Sampled
+from swirl.agents.replies import OPEN, Form, Part, Reply, parse
+from swirl.errors import InputError
+from swirl.types import state_text
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn.
+
+    Attributes:
+        state: Before it.
+        prompt: Token ids that the agent read in it, after all that came before.
+        reply: Token ids that it wrote, the end among them where it came.
+        text: What it wrote, `OPEN` included.
+        read: The same, read; `None` where it cannot be.
+        actions: Those that were taken.
+        states: After each of them.
+        rewards: For each of them.
+        unknown: How many actions it wrote that there are not.
+        penalty: For what could not be read or taken.
+        finished: Whether the reply ended within its limit.
+    """
+
+    state: str
+    prompt: list[int]
+    reply: list[int]
+    text: str
+    read: Reply | None
+    actions: list[str]
+    states: list[str]
+    rewards: list[float]
+    unknown: int
+    penalty: float
+    finished: bool
+
+    @property
+    def after(self) -> str:
+        """The state after all its actions."""
+        return self.states[-1] if self.states else self.state
+
+
+@dataclass
+class Episode:
+    """An episode.
+
+    Attributes:
+        seed: Its world's.
+        turns: In order.
+        success: Whether the world ended it with a positive reward.
+        ended: Whether the world ended it.
+    """
+
+    seed: int
+    turns: list[Turn] = field(default_factory=list)
+    success: bool = False
+    ended: bool = False
+
+    @property
+    def score(self) -> float:
+        """Rewards and penalties together."""
+        return sum(sum(turn.rewards) + turn.penalty for turn in self.turns)
+
+    @property
+    def steps(self) -> int:
+        """Actions that were taken."""
+        return sum(len(turn.actions) for turn in self.turns)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How episodes go.
+
+    Attributes:
+        turns: Most turns.
+        per_turn: Most actions of a turn; more are left out.
+        actions: Most actions of an episode.
+        penalty: For a turn with a reply that cannot be read, or an action that there is not.
+        reply: Most tokens of a reply.
+        form: Of the replies.
+        part: What of a state they tell.
+        told: Whether the first prompt says what the world is, for models that follow instructions.
+        max_length: Most tokens of an episode.
+        template: For the chat template.
+    """
+
+    turns: int = 5
+    per_turn: int = 5
+    actions: int = 10
+    penalty: float = -0.1
+    reply: int = 400
+    form: Form = "plain"
+    part: Part = "whole"
+    told: bool = False
+    max_length: int = 1024
+    template: dict[str, Any] = field(default_factory=dict)
+
+
+class Plays(Protocol):
+    """Who plays: a policy (`swirl.agents.player.Player`), or one that teaches (`swirl.agents.clumsy.Clumsy`).
+
+    Attributes:
+        ends: Ids of the tokens that end a reply, the first of them the usual one.
+    """
+
+    ends: list[int]
+
+    def reply(self, prompts: Sequence[list[int]]) -> list[Sampled]:
+        """The next reply of every episode that is still played, after the tokens that it is told."""
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these episodes alone, in this order."""
+        ...
+
+
+def play(player: Plays, tokenizer: Any, scenes: Sequence[Scene], rules: Rules, title: str = "play") -> list[Episode]:
+    """Play episodes to their ends, all at once.
+
+    Args:
+        player: Fresh; its rows become those of the scenes.
+        tokenizer: The policy's.
+        scenes: At their beginning; they are played in place.
+        rules: How episodes go.
+        title: Shown in the progress bar.
+
+    Raises:
+        InputError: A first prompt is too long.
+    """
+    episodes = [Episode(scene.seed) for scene in scenes]
+    asked = [_first(tokenizer, scene, rules) for scene in scenes]
+    lengths = list(map(len, asked))
+    if max(lengths) + rules.reply > rules.max_length:
+        raise InputError(
+            f"a first prompt has {max(lengths)} tokens, and model.max_length = {rules.max_length} leaves no room for "
+            f"a reply of {rules.reply}; raise it"
+        )
+    active = list(range(len(scenes)))
+    with progress.bar(title, len(scenes)) as bar:
+        while active:
+            going = []
+            for row, sampled in enumerate(player.reply([asked[i] for i in active])):
+                i = active[row]
+                episodes[i].turns.append(_turn(scenes[i], asked[i], sampled, episodes[i], tokenizer, rules))
+                if not _over(episodes[i], rules):
+                    asked[i] = _following(player, tokenizer, episodes[i], rules, sampled)
+                    lengths[i] += len(sampled.ids) + len(asked[i])
+                    if lengths[i] + rules.reply <= rules.max_length:
+                        going.append(row)
+            bar.advance(len(active) - len(going))
+            player.keep(going)
+            active = [active[row] for row in going]
+    return episodes
+
+
+def _over(episode: Episode, rules: Rules) -> bool:
+    return episode.ended or len(episode.turns) >= rules.turns or episode.steps >= rules.actions
+
+
+def _turn(scene: Scene, asked: list[int], sampled: Sampled, episode: Episode, tokenizer: Any, rules: Rules) -> Turn:
+    """Read a reply and do what it says, in the scene and the episode."""
+    text = OPEN + tokenizer.decode(sampled.ids, skip_special_tokens=True)
+    read = parse(text) if sampled.finished else None
+    before, left = scene.state, rules.actions - episode.steps
+    actions: list[str] = []
+    states: list[str] = []
+    rewards: list[float] = []
+    unknown = 0
+    for action in read.actions[: min(rules.per_turn, left)] if read else ():
+        try:
+            state, reward, terminated, truncated, _ = scene.world.step(action)
+        except InputError:  # there is no such action; nothing has changed
+            unknown += 1
+            continue
+        scene.state = state_text(state)
+        actions.append(action)
+        states.append(scene.state)
+        rewards.append(reward)
+        if terminated or truncated:
+            episode.ended, episode.success = True, terminated and reward > 0
+            break
+    penalty = rules.penalty if unknown or read is None else 0.0
+    return Turn(before, asked, sampled.ids, text, read, actions, states, rewards, unknown, penalty, sampled.finished)
+
+
+def _first(tokenizer: Any, scene: Scene, rules: Rules) -> list[int]:
+    listed = scene.world.actions(scene.state) or ()
+    before = conversation.introduction(scene.rules, listed, rules.per_turn) if rules.told else ""
+    text = conversation.ask(scene.state, rules.actions, rules.form, told=rules.told, before=before)
+    return conversation.first(tokenizer, text, **rules.template)
+
+
+def _following(player: Plays, tokenizer: Any, episode: Episode, rules: Rules, sampled: Sampled) -> list[int]:
+    last = episode.turns[-1]
+    text = conversation.ask(
+        last.after,
+        rules.actions - episode.steps,
+        rules.form,
+        told=rules.told,
+        turn=len(episode.turns) + 1,
+        reward=sum(last.rewards) + last.penalty,
+    )
+    end = [] if sampled.finished else player.ends[:1]
+    return end + conversation.following(tokenizer, text, player.ends, **rules.template)

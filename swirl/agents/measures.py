@@ -1,0 +1,87 @@
+"""How well an agent does: Pass@1, Pass@k, and what its replies are like.
+
+Pass@k is the chance that at least one of k samples of a task succeeds, by the unbiased estimator: with c successes
+among n samples, 1 - C(n - c, k) / C(n, k). Source: Chen et al., arXiv 2107.03374, equation 1.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from swirl import intervals, metrics
+from swirl.agents.episodes import Episode, Turn
+from swirl.agents.replies import Part, told
+
+
+def pass_at_k(samples: int, successes: int, k: int) -> float:
+    """The estimate for one task.
+
+    Raises:
+        ValueError: k is not between 1 and the number of samples.
+    """
+    if not 1 <= k <= samples:
+        raise ValueError(f"k = {k} of {samples} samples, expected 1 to {samples}")
+    return 1 - comb(samples - successes, k) / comb(samples, k)
+
+
+def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[dict[str, Any]]:
+    """Rows {"metric", "value", "low", "high", "n"} of episodes, several to a seed; intervals are over seeds.
+
+    `pass_at_K` for each k, `score`, `steps` per episode; `readable` and `cut_off` replies, `valid_actions` among
+    those written and `effective_actions` among those taken (they change the state) as shares; `observation_exact` and
+    `prediction_exact` of the states that replies tell; `reply_tokens`; and against collapse `unique_replies`, the share
+    of replies that differ, and `top_reply`, the share of the commonest.
+    """
+    by_seed: dict[int, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        by_seed[episode.seed].append(episode)
+    rows = []
+    for k in ks:
+        rates = [pass_at_k(len(group), sum(e.success for e in group), k) for group in by_seed.values()]
+        rows += _row(f"pass_at_{k}", rates, list(by_seed))
+    rows += _row("score", [e.score for e in episodes], [e.seed for e in episodes])
+    rows += _row("steps", [e.steps for e in episodes], [e.seed for e in episodes])
+    turns = [(episode.seed, turn) for episode in episodes for turn in episode.turns]
+    for name, values in _of_turns([turn for _, turn in turns], part).items():
+        known = [(seed, value) for (seed, _), value in zip(turns, values, strict=True) if value is not None]
+        rows += _row(name, [value for _, value in known], [seed for seed, _ in known])
+    texts = Counter(turn.text for _, turn in turns)
+    for name, value in (("unique_replies", len(texts)), ("top_reply", max(texts.values()))):
+        rows.append({"metric": name, "value": value / len(turns), "low": None, "high": None, "n": len(turns)})
+    return rows
+
+
+def _of_turns(turns: Sequence[Turn], part: Part) -> dict[str, list[float | None]]:
+    """What is measured of each turn; `None` where it has nothing to be measured of."""
+    return {
+        "readable": [float(turn.read is not None) for turn in turns],
+        "cut_off": [float(not turn.finished) for turn in turns],
+        "valid_actions": [_share(len(turn.actions), len(turn.actions) + turn.unknown) for turn in turns],
+        "effective_actions": [_share(_effective(turn), len(turn.actions)) for turn in turns],
+        "observation_exact": [_right(turn.read and turn.read.observation, told(turn.state, part)) for turn in turns],
+        "prediction_exact": [_right(turn.read and turn.read.prediction, told(turn.after, part)) for turn in turns],
+        "reply_tokens": [float(len(turn.reply)) for turn in turns],
+    }
+
+
+def _right(written: str | None, true: str) -> float | None:
+    return None if written is None else metrics.exact_match(written, true)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _effective(turn: Turn) -> int:
+    """Actions that changed the state."""
+    return sum(one != two for one, two in zip([turn.state, *turn.states], turn.states, strict=False))
+
+
+def _row(metric: str, values: Sequence[float], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    if not len(values):
+        return []
+    low, high = intervals.bootstrap_interval(values, seeds)
+    return [{"metric": metric, "value": float(np.mean(values)), "low": low, "high": high, "n": len(values)}]

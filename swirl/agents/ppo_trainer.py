@@ -1,0 +1,261 @@
+"""PPO on the episodes of an agent, killed at any moment and continued exactly.
+
+    repeat for each iteration
+        play groups of episodes with the policy; keep the groups whose scores differ most
+        advantages by GAE on the agent's tokens, the whole score on the last of them
+        one pass over minibatches: clipped surrogate - entropy; clipped value error
+
+No library of those that the project stands on trains episodes of many turns by PPO. Everything random in an iteration is
+drawn from its number and the phase's seed, so a checkpoint is the weights, the optimisers and a number.
+
+Source: arXiv 2510.15047, section 3.3 and its released settings (PPO of verl in RAGEN, filtered by the reward's spread, no
+KL). Departure: the loss is over the agent's tokens alone, where the released code trains on the world's too.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import AutoModel
+
+from swirl import durable, metrics, models, progress
+from swirl.agents import ppo
+from swirl.agents.arena import Arena
+from swirl.agents.critic import Critic
+from swirl.agents.episodes import Episode, Rules, Turn, play
+from swirl.agents.player import Player
+from swirl.agents.replies import told
+from swirl.agents.settings import PPO
+from swirl.config import Model
+
+logger = logging.getLogger("swirl")
+
+Facts = dict[str, Any]
+STRIDE = 8
+"""Seeds that an iteration has for each of its groups: those whose layouts are validation's are passed over."""
+
+
+class Training:
+    """A policy and its critic in training: what a checkpoint holds.
+
+    Attributes:
+        done: Iterations.
+        log: A row for each.
+    """
+
+    def __init__(self, start: Path, settings: PPO, model: Model, device: torch.device) -> None:
+        self.policy, self.tokenizer = models.load(start, device, model.dtype, model.trust_remote_code)
+        body = AutoModel.from_pretrained(start, dtype=self.policy.dtype, trust_remote_code=model.trust_remote_code)
+        self.critic = Critic(body.to(device), self.policy.config.hidden_size)
+        rates = (self.policy, settings.learning_rate), (self.critic, settings.critic_learning_rate)
+        self.optimisers = [torch.optim.AdamW(part.parameters(), lr=rate, weight_decay=0.0) for part, rate in rates]
+        self.done, self.log = 0, list[Facts]()
+
+    def save(self, folder: Path) -> None:
+        """Write everything, and last what vouches for it."""
+        models.save(self.policy, self.tokenizer, folder)
+        self.critic.save(folder / "critic.safetensors")
+        for name, optimiser in zip(("policy", "critic"), self.optimisers, strict=True):
+            torch.save(optimiser.state_dict(), folder / f"{name}.optimiser.pt")
+        (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.log))
+        durable.atomic_write(folder / "complete.json", json.dumps(durable.seal(folder), indent=1))
+
+    def restore(self, folder: Path, model: Model) -> None:
+        """Go on from what `save` wrote."""
+        saved, _ = models.load(folder, self.policy.device, model.dtype, model.trust_remote_code)
+        self.policy.load_state_dict(saved.state_dict())
+        self.critic.restore(folder / "critic.safetensors")
+        for name, optimiser in zip(("policy", "critic"), self.optimisers, strict=True):
+            optimiser.load_state_dict(torch.load(folder / f"{name}.optimiser.pt", weights_only=True))
+        self.log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        self.done = len(self.log)
+
+
+def train(
+    start: Path,
+    out: Path,
+    arena: Arena,
+    rules: Rules,
+    settings: PPO,
+    *,
+    model: Model,
+    seed: int,
+    device: torch.device,
+    validate: Callable[[Any, Any], Facts],
+    title: str = "ppo",
+) -> Path:
+    """Train a policy by PPO.
+
+    Args:
+        start: Its checkpoint.
+        out: Folder that becomes the trained checkpoint; an interrupted phase left here is continued.
+        arena: Where it plays.
+        rules: How episodes go.
+        settings: Of PPO.
+        model: How to load it.
+        seed: Of everything that is drawn.
+        device: Where to compute.
+        validate: Measures the policy, model and tokenizer, wherever a checkpoint is saved; the log has what it gives.
+        title: Shown in the progress bar.
+
+    Returns:
+        `out`.
+    """
+    training = Training(start, settings, model, device)
+    found = checkpoints(out / "trainer")
+    if found:
+        training.restore(found[-1], model)
+        logger.info("%s: continues at iteration %d of %d", title, training.done, settings.iterations)
+    with progress.bar(title, settings.iterations, training.done) as bar:
+        while training.done < settings.iterations:
+            row = _iterate(training, arena, rules, settings, seed)
+            training.done += 1
+            if training.done % settings.save_every == 0 or training.done == settings.iterations:
+                row |= validate(training.policy, training.tokenizer)
+            training.log.append({"iteration": training.done, **row})
+            if training.done % settings.save_every == 0:
+                training.save(out / "trainer" / f"checkpoint-{training.done}")
+                for older in checkpoints(out / "trainer")[:-1]:
+                    shutil.rmtree(older)
+            bar.advance(success=row["success"], score=row["score"])
+    models.save(training.policy, training.tokenizer, out)
+    durable.atomic_write(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in training.log))
+    return out
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Those that are whole, in the order of their iterations; what a kill left half-written is deleted."""
+    whole = []
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+        seal = path / "complete.json"
+        if seal.is_file() and not any(durable.faults(path, json.loads(seal.read_bytes()))):
+            whole.append(path)
+        else:
+            shutil.rmtree(path)
+    return whole
+
+
+def _iterate(training: Training, arena: Arena, rules: Rules, settings: PPO, seed: int) -> Facts:
+    """One iteration; what the log says of it."""
+    number = int(np.random.SeedSequence([seed, training.done]).generate_state(1)[0] >> 1)
+    first = training.done * settings.groups * STRIDE
+    seeds = list(islice(arena.training(first), settings.groups))
+    scenes = [scene for one in seeds for scene in arena.scenes(one, settings.size)]
+    player = Player(training.policy, training.tokenizer, rules.reply, seed=number)
+    episodes = play(player, training.tokenizer, scenes, rules)
+    groups = [episodes[i : i + settings.size] for i in range(0, len(episodes), settings.size)]
+    scores = [[_score(episode, rules, settings.state_reward) for episode in group] for group in groups]
+    kept = ppo.most_spread(scores, settings.keep)
+    chosen = [(episode, score) for i in kept for episode, score in zip(groups[i], scores[i], strict=True)]
+    order = np.random.default_rng(number).permutation(len(chosen))
+    facts = _learn(training, [chosen[i] for i in order], settings)
+    return {
+        "success": float(np.mean([episode.success for episode in episodes])),
+        "score": float(np.mean([episode.score for episode in episodes])),
+        "steps": sum(episode.steps for episode in episodes),
+        "episodes": len(episodes),
+        "groups_kept": len(kept),
+        **facts,
+    }
+
+
+def _score(episode: Episode, rules: Rules, state_reward: float) -> float:
+    """What an episode is worth: its score, and so much for every state that a reply tells right."""
+    return episode.score + (state_reward * sum(_right(turn, rules) for turn in episode.turns) if state_reward else 0.0)
+
+
+def _right(turn: Turn, rules: Rules) -> float:
+    if not turn.read or turn.read.observation is None or turn.read.prediction is None:
+        return 0.0
+    seen, after = told(turn.state, rules.part), told(turn.after, rules.part)
+    return metrics.exact_match(turn.read.observation, seen) + metrics.exact_match(turn.read.prediction, after)
+
+
+def _learn(training: Training, chosen: Sequence[tuple[Episode, float]], settings: PPO) -> Facts:
+    """One pass over minibatches of the chosen episodes, each with what it is worth."""
+    batch = _batch(chosen, training.tokenizer.pad_token_id, training.policy.device)
+    parts = torch.arange(len(chosen), device=batch.ids.device).split(settings.micro)
+    with torch.no_grad():
+        old = torch.cat([_log_probs(training.policy, batch.rows(part))[0] for part in parts])
+        values = torch.cat([_values(training.critic, batch.rows(part)) for part in parts])
+    advantage, returns = ppo.advantages(batch.rewards, values, batch.mask, settings.gamma, settings.lam)
+    advantage = ppo.whiten(advantage, batch.mask)
+    told: list[Facts] = []
+    for rows in torch.arange(len(chosen), device=batch.ids.device).split(settings.minibatch):
+        for part in rows.split(settings.micro):
+            share = (batch.mask[part].sum() / batch.mask[rows].sum()).item()
+            some = batch.rows(part)
+            log_probs, entropy = _log_probs(training.policy, some)
+            surrogate, facts = ppo.policy_loss(
+                log_probs, old[part], advantage[part], some.mask, settings.clip_low, settings.clip_high
+            )
+            spread = ppo.masked_mean(entropy, some.mask)
+            ((surrogate - settings.entropy * spread) * share).backward()
+            error = ppo.value_loss(
+                _values(training.critic, some), values[part], returns[part], some.mask, settings.value_clip
+            )
+            (error * share).backward()
+            facts |= {"entropy": spread.item(), "value_loss": error.item()}
+            told.append({"share": share, **{name: value * share for name, value in facts.items()}})
+        for module, optimiser in zip((training.policy, training.critic), training.optimisers, strict=True):
+            torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
+            optimiser.step()
+            optimiser.zero_grad()
+    total = sum(one.pop("share") for one in told)
+    return {name: sum(one[name] for one in told) / total for name in told[0]}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Episodes as tensors (B, T), padded on the right.
+
+    Attributes:
+        ids: Tokens.
+        there: 1 where a token is.
+        mask: 1 where the agent wrote it.
+        rewards: What an episode is worth, on its agent's last token.
+    """
+
+    ids: torch.Tensor
+    there: torch.Tensor
+    mask: torch.Tensor
+    rewards: torch.Tensor
+
+    def rows(self, chosen: torch.Tensor) -> "_Batch":
+        """Some of the episodes."""
+        return _Batch(*(tensor[chosen] for tensor in (self.ids, self.there, self.mask, self.rewards)))
+
+
+def _batch(chosen: Sequence[tuple[Episode, float]], pad: int, device: torch.device) -> _Batch:
+    longest = max(sum(len(turn.prompt) + len(turn.reply) for turn in episode.turns) for episode, _ in chosen)
+    ids = torch.full((len(chosen), longest), pad)
+    there, mask, rewards = torch.zeros_like(ids), torch.zeros(ids.shape), torch.zeros(ids.shape)
+    for i, (episode, score) in enumerate(chosen):
+        end = 0
+        for turn in episode.turns:
+            begin, end = end + len(turn.prompt), end + len(turn.prompt) + len(turn.reply)
+            ids[i, begin - len(turn.prompt) : end] = torch.tensor(turn.prompt + turn.reply)
+            mask[i, begin:end] = 1
+        there[i, :end] = 1
+        rewards[i, end - 1] = score
+    return _Batch(*(tensor.to(device) for tensor in (ids, there, mask, rewards)))
+
+
+def _log_probs(policy: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each token after those before it, and the entropy there (B, T), nats; 0 for the first."""
+    logits = policy(input_ids=batch.ids, attention_mask=batch.there, use_cache=False).logits[:, :-1].float()
+    chosen = torch.log_softmax(logits, -1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+    return F.pad(chosen, (1, 0)), F.pad(ppo.entropy(logits), (1, 0))
+
+
+def _values(critic: Critic, batch: _Batch) -> torch.Tensor:
+    """V before each token (B, T): what is said after the one before it; 0 before the first."""
+    return F.pad(critic(batch.ids, batch.there)[:, :-1], (1, 0))

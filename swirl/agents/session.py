@@ -1,0 +1,63 @@
+"""A whole run of an agent: start, stages, one reading of the test, results. `swirl agent train` is this and no more."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swirl import durable, ledger, progress
+from swirl.agents.settings import AgentRecipe
+from swirl.agents.spa import spa
+from swirl.agents.stages import Stages
+
+SHOWN = ("pass_at_1", "greedy_pass_at_1", "pass_at_8", "score", "readable", "prediction_exact")
+"""Metrics of the printed table."""
+
+
+def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
+    """Run a recipe, or continue it.
+
+    Args:
+        recipe: The resolved recipe.
+        out: The run folder.
+
+    Returns:
+        What `results.json` holds: the policy's folder, the actions that its stages took in the world (`steps`), and a row
+        per policy, form of reply and metric.
+
+    Raises:
+        InputError: The recipe or the run folder cannot be used.
+        MissingPartError: The recipe asks for a part that is not installed.
+    """
+    torch.set_num_threads(recipe.threads)
+    with ledger.Run.open(out, recipe.toml()) as run:
+        stages = Stages(run, recipe)
+        policy = spa(stages, stages.start())
+        rows = json.loads((stages.test() / "phase.json").read_text())["test"]
+        log = policy / "log.jsonl"
+        curve = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        played = run.folder / next((phase.folder for phase in run.phases if phase.name == "self-play"), "none")
+        facts = json.loads((played / "phase.json").read_text()) if played.is_dir() else {}
+        results = {
+            "policy": str(policy.relative_to(out)),
+            "steps": {"self-play": facts.get("steps", 0), "ppo": sum(row["steps"] for row in curve)},
+            "self_play": facts,
+            "rows": rows,
+        }
+        durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")
+        durable.atomic_write(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in curve))
+    return results
+
+
+def show(results: dict[str, Any], out: Path) -> None:
+    """Print what a run's policies do on the seeds of validation."""
+    by_policy: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in results["rows"]:
+        by_policy.setdefault((row["policy"], row["form"]), {})[row["metric"]] = row
+    rows = [[*name, *(_cell(found.get(metric)) for metric in SHOWN)] for name, found in by_policy.items()]
+    progress.table(f"{out}: layouts never trained on", ["policy", "form", *SHOWN], rows)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    return "" if row is None else f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

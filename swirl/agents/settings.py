@@ -1,0 +1,183 @@
+"""The keys of an agent's recipe, as frozen dataclasses with their defaults.
+
+Defaults are those of SPA's paper and released code (arXiv 2510.15047) where it has them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from swirl import recipe as recipes
+from swirl import toml
+from swirl.agents.replies import Form, Part
+from swirl.config import Model
+from swirl.errors import InputError
+
+@dataclass(frozen=True)
+class Play:
+    """The world that is acted in, and how episodes go."""
+
+    world: str = "sokoban"
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the world."""
+    turns: int = 5
+    per_turn: int = 5
+    """Most actions of a turn."""
+    actions: int = 10
+    """Most actions of an episode."""
+    penalty: float = -0.1
+    """For a turn whose reply cannot be read, or that has an action which there is not."""
+    reply: int = 400
+    """Most tokens of a reply."""
+    told: bool = True
+    """Whether prompts say in sentences what the world is and how to reply; a `tiny` model is taught marks instead."""
+    part: Part = "whole"
+    """What of a state replies tell: all of it, or its last line alone."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """`tiny` only: the starting policy, taught the form of replies and a little skill by a clumsy player's episodes."""
+
+    episodes: int = 200
+    slips: float = 0.5
+    """Share of the player's actions that are random."""
+    also: tuple[dict[str, Any], ...] = ()
+    """Further options of the world that it plays in as well, so that runs whose worlds differ can start from one
+    policy: `[{coordinates = false}]`."""
+    steps: int = 300
+    batch: int = 16
+    learning_rate: float = 1e-3
+    lr_warmup: float = 0.05
+
+
+@dataclass(frozen=True)
+class SelfPlay:
+    """Stage 1: episodes of the starting policy itself."""
+
+    groups: int = 160
+    """Seeds."""
+    size: int = 8
+    """Episodes of each."""
+    temperature: float = 1.0
+    actions: Literal["policy", "random"] = "policy"
+    """Who chooses the actions; the thoughts say them too."""
+    states: Literal["true", "believed"] = "true"
+    """Whether the two states of a reply are put right."""
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Stage 2: supervised fine-tuning on what self-play left."""
+
+    epochs: int = 5
+    batch: int = 16
+    learning_rate: float = 1e-4
+    lr_warmup: float = 0.1
+    masked: bool = False
+    """Whether the two states are left out of the loss."""
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Stage 3: reinforcement learning on the task's reward."""
+
+    iterations: int = 1000
+    groups: int = 32
+    """Seeds of an iteration."""
+    size: int = 8
+    """Episodes of each."""
+    keep: float = 0.25
+    """Share of the groups, those whose scores differ most, that is trained on."""
+    minibatch: int = 64
+    """Episodes of an optimiser step."""
+    micro: int = 8
+    """Episodes of a forward pass."""
+    form: Form = "plain"
+    """The form of reply that prompts ask for."""
+    learning_rate: float = 1e-6
+    critic_learning_rate: float = 1e-5
+    gamma: float = 1.0
+    lam: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    value_clip: float = 0.5
+    entropy: float = 1e-3
+    max_grad_norm: float = 1.0
+    state_reward: float = 0.0
+    """Added for every state told right in a reply, where the form has them: online world modelling."""
+    save_every: int = 50
+    """Iterations between two checkpoints, each of which is validated."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How agents are measured: on seeds whose layouts are never trained on."""
+
+    seeds: int = 128
+    samples: int = 8
+    """Episodes of each, at temperature 1; one more is greedy."""
+
+
+@dataclass(frozen=True)
+class AgentRecipe:
+    """A resolved recipe."""
+
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    method: Literal["spa", "rl"] = "spa"
+    """`spa`: self-play, fine-tuning, reinforcement learning; `rl`: the last alone."""
+    play: Play = field(default_factory=Play)
+    model: Model = field(default_factory=Model)
+    base: Base = field(default_factory=Base)
+    self_play: SelfPlay = field(default_factory=SelfPlay)
+    tune: Tune = field(default_factory=Tune)
+    ppo: PPO = field(default_factory=PPO)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def toml(self) -> str:
+        """The resolved recipe as TOML, which reads back to an equal one."""
+        return toml.dumps(dataclasses.asdict(self))
+
+
+_RANGES: recipes.Ranges = {
+    "at least 1": (
+        lambda value: value >= 1,
+        "threads play.turns play.per_turn play.actions play.reply base.episodes base.batch self_play.groups "
+        "self_play.size tune.epochs tune.batch ppo.groups ppo.minibatch ppo.micro ppo.save_every evaluation.seeds "
+        "evaluation.samples model.max_length",
+    ),
+    "at least 2: a group needs a spread": (lambda value: value >= 2, "ppo.size"),
+    "0 or more": (
+        lambda value: 0 <= value < math.inf,
+        "seed base.steps base.lr_warmup self_play.temperature tune.lr_warmup ppo.iterations ppo.clip_low "
+        "ppo.clip_high ppo.value_clip ppo.entropy ppo.state_reward",
+    ),
+    "more than 0": (
+        lambda value: 0 < value < math.inf,
+        "base.learning_rate tune.learning_rate ppo.learning_rate ppo.critic_learning_rate ppo.max_grad_norm",
+    ),
+    "0 or less": (lambda value: -math.inf < value <= 0, "play.penalty"),
+    "a share, more than 0 and at most 1": (lambda value: 0 < value <= 1, "ppo.keep"),
+    "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "base.slips ppo.gamma ppo.lam"),
+}
+
+
+def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> AgentRecipe:
+    """Read an agent's recipe and apply overrides, as `swirl.recipe.load_recipe` does.
+
+    Raises:
+        InputError: The file cannot be read, a key is unknown, or a value has the wrong type or range.
+    """
+    recipe: AgentRecipe = recipes.build(AgentRecipe, recipes.read(path, overrides or {}))
+    recipes.check_ranges(recipe, _RANGES)
+    if recipe.model.name == "tiny" and recipe.play.told:
+        raise InputError(
+            "play.told = true with model.name = 'tiny', which follows no instructions; set play.told = false, or give "
+            "a model that does"
+        )
+    return recipe

@@ -1,0 +1,250 @@
+"""The stages of an agent's run, each a phase of its run folder: made once, continued where it was interrupted."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from swirl import durable, ledger, models, tiny, train
+from swirl.agents import conversation, measures, ppo_trainer, selfplay
+from swirl.agents.arena import Arena, Scene
+from swirl.agents.clumsy import Clumsy, say
+from swirl.agents.episodes import Episode, Rules, play
+from swirl.agents.player import Player
+from swirl.agents.replies import Form
+from swirl.agents.settings import AgentRecipe, Base, Tune
+from swirl.errors import InputError
+
+BATCH = 128
+"""Episodes that are played at once outside of training."""
+TEXTS = 300
+"""Seeds whose first states and replies make a tiny model's vocabulary."""
+FIRST = 500_000
+"""The first seed of self-play; reinforcement learning counts from 0."""
+ROWS = pa.schema(
+    [("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32())), ("weights", pa.list_(pa.float32()))]
+)
+"""Columns of what is learned from: token ids, and a weight for each of the completion's."""
+
+
+class Stages:
+    """An agent's run in progress.
+
+    Args:
+        run: The run folder.
+        recipe: The resolved recipe.
+
+    Attributes:
+        policies: Checkpoints by the name of the stage that made them, in order.
+    """
+
+    def __init__(self, run: ledger.Run, recipe: AgentRecipe) -> None:
+        self.run, self.recipe = run, recipe
+        self.device = models.device_of(recipe.device)
+        self.arena = Arena(recipe.play.world, recipe.play.options, recipe.evaluation.seeds)
+        self.policies: dict[str, Path] = {}
+
+    def rules(self, form: Form) -> Rules:
+        """How episodes go, with replies in a form."""
+        play_, model = self.recipe.play, self.recipe.model
+        return Rules(
+            play_.turns,
+            play_.per_turn,
+            play_.actions,
+            play_.penalty,
+            play_.reply,
+            form,
+            play_.part,
+            play_.told,
+            model.max_length,
+            model.chat_template_kwargs,
+        )
+
+    def seed(self, name: str) -> int:
+        """A seed for a stage, from the recipe's and the stage's name."""
+        return int(np.random.SeedSequence([self.recipe.seed, *name.encode()]).generate_state(1)[0] >> 1)
+
+    def start(self) -> Path:
+        """The policy that is begun with: the recipe's model, or a tiny one that is taught to reply."""
+        spec, base = self.recipe.model, self.recipe.base
+        if spec.name != "tiny":
+            self.policies["base"] = models.located(spec.name)
+            return self.policies["base"]
+        built = self.run.phase("start", self._build)
+        rows = self.run.phase("base-episodes", partial(self._teach, built))
+        return self._fine_tune("base", built, rows, base, base.steps)
+
+    def self_play(self, policy: Path) -> Path:
+        """Stage 1: the rows that are learned from next, made of the policy's own episodes."""
+        return self.run.phase("self-play", partial(self._self_play, policy))
+
+    def tune(self, policy: Path, rows: Path) -> Path:
+        """Stage 2: supervised fine-tuning on the replies of self-play."""
+        settings = self.recipe.tune
+        count = pq.read_metadata(rows / "rows.parquet").num_rows
+        return self._fine_tune("tune", policy, rows, settings, -(-count * settings.epochs // settings.batch))
+
+    def ppo(self, policy: Path) -> Path:
+        """Stage 3: reinforcement learning on the task's reward."""
+        settings, rules = self.recipe.ppo, self.rules(self.recipe.ppo.form)
+
+        def work(out: Path) -> None:
+            ppo_trainer.train(
+                policy,
+                out,
+                self.arena,
+                rules,
+                settings,
+                model=self.recipe.model,
+                seed=self.seed("ppo"),
+                device=self.device,
+                validate=lambda model, tokenizer: self._validate(model, tokenizer, rules),
+            )
+            shutil.rmtree(out / "trainer", ignore_errors=True)
+
+        self.policies["ppo"] = self.run.phase("ppo", work)
+        return self.policies["ppo"]
+
+    def test(self) -> Path:
+        """Measures the policy of every stage on the seeds of validation, in the form of reply that it is trained in."""
+        return self.run.phase("test", self._test, into="test")
+
+    def play(self, player: Any, tokenizer: Any, scenes: list[Scene], rules: Rules, title: str) -> list[Episode]:
+        """Episodes of a player that is made for each batch of scenes: a function of them and a seed."""
+        episodes = []
+        for number, start in enumerate(range(0, len(scenes), BATCH)):
+            some = scenes[start : start + BATCH]
+            episodes += play(player(some, self.seed(f"{title}-{number}")), tokenizer, some, rules, title)
+        return episodes
+
+    def policy(self, model: Any, tokenizer: Any, rules: Rules, temperature: float = 1.0) -> Any:
+        """A player for each batch of scenes, for `play`."""
+        return lambda scenes, seed: Player(model, tokenizer, rules.reply, temperature, seed)
+
+    def _build(self, out: Path) -> None:
+        """A tiny model, with a vocabulary made of what it will read and write."""
+        texts: set[str] = set()
+        for arena, rules in self._lessons():
+            for seed in islice(arena.training(), TEXTS):
+                [scene] = arena.scenes(seed, 1)
+                reply = say(scene, 1.0, rules, np.random.default_rng(seed))
+                penalised = conversation.ask(scene.state, rules.actions, rules.form, reward=rules.penalty)
+                texts |= {penalised, reply.text()}
+        tiny.build(sorted(texts), out, self.recipe.model, self.recipe.seed)
+
+    def _lessons(self) -> list[tuple[Arena, Rules]]:
+        """What a tiny model is taught in: every variant of the world, with replies in both forms."""
+        options = self.recipe.play.options
+        arenas = [replace(self.arena, options=options | also) for also in ({}, *self.recipe.base.also)]
+        return [(arena, self.rules(form)) for arena in arenas for form in ("plain", "states")]
+
+    def _teach(self, built: Path, out: Path) -> None:
+        base, tokenizer = self.recipe.base, models.load_tokenizer(built)
+        rows = []
+        for arena, rules in self._lessons():
+            scenes = [arena.scenes(seed, 1)[0] for seed in islice(arena.training(), base.episodes)]
+            player = partial(_clumsy, tokenizer, base.slips, rules)
+            for episode in self.play(player, tokenizer, scenes, rules, "base-episodes"):
+                rows.append(selfplay.row(tokenizer, episode, [turn.read for turn in episode.turns]))
+        self._write(rows, out, {"episodes": len(rows)})
+
+    def _self_play(self, policy: Path, out: Path) -> None:
+        settings, rules = self.recipe.self_play, self.rules("states")
+        model, tokenizer = self._load(policy)
+        seeds = islice(self.arena.training(FIRST), settings.groups)
+        scenes = [scene for seed in seeds for scene in self.arena.scenes(seed, settings.size)]
+        player = self.policy(model, tokenizer, rules, settings.temperature)
+        if settings.actions == "random":
+            player = partial(_clumsy, tokenizer, 1.0, rules)
+        episodes = self.play(player, tokenizer, scenes, rules, "self-play")
+        believed = settings.states == "believed"
+        replies = [selfplay.as_written(e) if believed else selfplay.put_right(e, rules.part) for e in episodes]
+        rows = [
+            selfplay.row(tokenizer, episode, new, self.recipe.tune.masked)
+            for episode, new in zip(episodes, replies, strict=True)
+        ]
+        facts = {"episodes": len(episodes), "steps": sum(episode.steps for episode in episodes)}
+        facts |= {row["metric"]: row["value"] for row in measures.measure(episodes, [1], rules.part)}
+        self._write(rows, out, facts)
+
+    def _write(self, rows: Sequence[selfplay.Row | None], out: Path, facts: dict[str, Any]) -> None:
+        """Rows to learn from, and what is known of them."""
+        found = [row for row in rows if row]
+        columns = [{"prompt": p, "completion": c, "weights": weights} for (p, c), weights in found]
+        pq.write_table(pa.Table.from_pylist(columns, schema=ROWS), out / "rows.parquet")
+        facts |= {"nothing_to_learn": len(rows) - len(found)}
+        durable.atomic_write(out / "phase.json", json.dumps(facts, indent=1) + "\n")
+        if not found:
+            raise InputError(
+                f"none of {len(rows)} episodes has a reply that can be learned from; give a model that replies in the "
+                "form that it is asked for, or a longer play.reply"
+            )
+
+    def _fine_tune(self, name: str, start: Path, rows: Path, settings: Base | Tune, steps: int) -> Path:
+        def work(out: Path) -> None:
+            table = pq.read_table(rows / "rows.parquet").to_pylist()
+            train.sft(
+                start,
+                [(row["prompt"], row["completion"]) for row in table],
+                out,
+                schedule=train.Schedule(
+                    steps, settings.batch, settings.learning_rate, settings.lr_warmup, self.seed(name), 1
+                ),
+                model=self.recipe.model,
+                weights=[row["weights"] for row in table],
+                device=self.recipe.device,
+                trainer={"adam_beta2": 0.95, "weight_decay": 0.01},
+                title=name,
+                select=lambda found: found[-1],
+            )
+            shutil.rmtree(out / "trainer", ignore_errors=True)
+
+        self.policies[name] = self.run.phase(name, work)
+        return self.policies[name]
+
+    def _load(self, policy: Path) -> tuple[Any, Any]:
+        spec = self.recipe.model
+        return models.load(policy, self.device, spec.dtype, spec.trust_remote_code)
+
+    def _validate(self, model: Any, tokenizer: Any, rules: Rules) -> dict[str, float]:
+        """How a policy in training does: an episode for every seed of validation, at temperature 1."""
+        scenes = [scene for seed in self.arena.tested() for scene in self.arena.scenes(seed, 1)]
+        episodes = self.play(self.policy(model, tokenizer, rules), tokenizer, scenes, rules, "validate")
+        rows = measures.measure(episodes, [1], rules.part)
+        return {f"validation_{row['metric']}": row["value"] for row in rows}
+
+    def _test(self, out: Path) -> None:
+        samples, rows = self.recipe.evaluation.samples, []
+        ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
+        for name, path in self.policies.items():
+            model, tokenizer = self._load(path)
+            for form in self._forms(name):
+                rules = self.rules(form)
+                scenes = [scene for seed in self.arena.tested() for scene in self.arena.scenes(seed, samples)]
+                played = self.play(self.policy(model, tokenizer, rules), tokenizer, scenes, rules, "test")
+                found = measures.measure(played, ks, rules.part)
+                scenes = [scene for seed in self.arena.tested() for scene in self.arena.scenes(seed, 1)]
+                greedy = self.play(self.policy(model, tokenizer, rules, 0.0), tokenizer, scenes, rules, "test, greedy")
+                [first] = [row for row in measures.measure(greedy, [1], rules.part) if row["metric"] == "pass_at_1"]
+                found.append({**first, "metric": "greedy_pass_at_1"})
+                rows += [{"policy": name, "form": form, "seed": self.recipe.seed, **row} for row in found]
+        durable.atomic_write(out / "phase.json", json.dumps({"test": rows}, indent=1) + "\n")
+
+    def _forms(self, name: str) -> tuple[Form, ...]:
+        """The forms of reply in which a stage's policy is measured: what it was trained in, the start in what follows."""
+        forms: dict[Form, None] = {self.recipe.ppo.form: None}
+        if name != "ppo" and self.recipe.method == "spa":
+            forms["states"] = None
+        return tuple(forms)
+
+
+def _clumsy(tokenizer: Any, slips: float, rules: Rules, scenes: Sequence[Scene], seed: int) -> Clumsy:
+    return Clumsy(scenes, tokenizer, slips, rules, seed)

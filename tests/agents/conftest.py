@@ -1,0 +1,53 @@
+"""A tiny policy that was taught to reply, once for all tests of a process."""
+
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+
+from swirl import ledger, models
+from swirl.agents import settings
+from swirl.agents.stages import Stages
+
+SMALL = {
+    "play.world": "frozenlake",
+    "play.options": "{slippery = false}",
+    "play.told": "false",
+    "play.part": "facts",
+    "play.reply": "64",
+    "play.turns": "3",
+    "model.hidden": "48",
+    "model.layers": "2",
+    "model.heads": "4",
+    "model.tokens": "phrases",
+    "model.max_length": "700",
+    "base.episodes": "24",
+    "base.slips": "0.3",
+    "base.steps": "60",
+    "base.learning_rate": "3e-3",
+    "self_play.groups": "8",
+    "self_play.size": "2",
+    "tune.epochs": "2",
+    "ppo.iterations": "4",
+    "ppo.groups": "4",
+    "ppo.size": "4",
+    "ppo.keep": "0.5",
+    "ppo.minibatch": "4",
+    "ppo.micro": "4",
+    "ppo.learning_rate": "1e-3",
+    "ppo.critic_learning_rate": "1e-3",
+    "ppo.form": "states",
+    "ppo.save_every": "2",
+    "evaluation.seeds": "8",
+    "evaluation.samples": "2",
+}
+"""A recipe that takes seconds."""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """An empty recipe: everything is an override."""
+    path = tmp_path / "agent.toml"
+    path.write_text("")
+    return path

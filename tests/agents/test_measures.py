@@ -1,0 +1,59 @@
+"""What is measured of episodes, against numbers worked out by hand."""
+
+import itertools
+
+import pytest
+
+from swirl.agents.episodes import Episode, Turn
+from swirl.agents.measures import measure, pass_at_k
+from swirl.agents.replies import Reply
+
+
+def test_pass_at_k_is_the_share_of_draws_that_have_a_success():
+    samples = [True, True, False, False, False]
+    for k in range(1, 6):
+        draws = list(itertools.combinations(samples, k))
+        assert pass_at_k(5, 2, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_pass_at_k_of_more_than_there_are_is_refused(k):
+    with pytest.raises(ValueError, match="expected 1 to 5"):
+        pass_at_k(5, 2, k)
+
+
+def turn(state, states, read, unknown=0, penalty=0.0, finished=True, text="a"):
+    actions = ["Up"] * len(states)
+    return Turn(state, [1], [2, 3], text, read, actions, states, [-0.1] * len(states), unknown, penalty, finished)
+
+
+def values(episodes, ks=(1,)):
+    return {row["metric"]: row["value"] for row in measure(episodes, ks, "whole")}
+
+
+def test_passing_is_over_seeds():
+    tries = [True, False, False, False], [False] * 4, [True] * 4
+    played = [turn("s0", ["s1"], Reply(("Up",)))]
+    episodes = [Episode(seed, played, success) for seed, group in enumerate(tries) for success in group]
+    found = {row["metric"]: row for row in measure(episodes, [1, 2], "whole")}
+    assert found["pass_at_1"]["value"] == pytest.approx((0.25 + 0 + 1) / 3)
+    assert found["pass_at_2"]["value"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert found["pass_at_1"]["n"] == 3
+
+
+def test_replies_are_measured():
+    good = turn("s0", ["s1", "s1"], Reply(("Up", "Up"), "", "s0", "s2"))
+    odd = turn("s1", ["s2"], Reply(("Up", "Fly"), "", "s0", "s2"), unknown=1, penalty=-0.1, text="b")
+    bad = turn("s2", [], None, penalty=-0.1, finished=False)
+    found = values([Episode(7, [good, odd, bad])])
+    assert found["score"] == pytest.approx(-0.1 * 3 - 0.2)
+    assert found["steps"] == 3
+    assert found["readable"] == pytest.approx(2 / 3)
+    assert found["cut_off"] == pytest.approx(1 / 3)
+    assert found["valid_actions"] == pytest.approx((1 + 0.5) / 2), "of those that wrote any"
+    assert found["effective_actions"] == pytest.approx((0.5 + 1) / 2)
+    assert found["observation_exact"] == pytest.approx(0.5)
+    assert found["prediction_exact"] == pytest.approx(0.5), "the first expects s2 and gets s1"
+    assert found["reply_tokens"] == 2
+    assert found["unique_replies"] == pytest.approx(2 / 3)
+    assert found["top_reply"] == pytest.approx(2 / 3)
