@@ -8,11 +8,12 @@ import dataclasses
 import difflib
 from typing import Any, NoReturn
 
+from swirl.agents.settings import AgentRecipe
 from swirl.config import Recipe
 from swirl.errors import InputError
 
-TAKE_OVERRIDES = ("train", "compare")
-"""Commands that read a recipe, any key of which can be overridden."""
+TAKE_OVERRIDES: dict[str, type] = {"train": Recipe, "compare": Recipe, "agent": AgentRecipe}
+"""Commands that read a recipe, any key of which can be overridden, and what they read."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +41,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         raise InputError(f"unknown command {words[0]!r}; {_nearest(words[0], commands)}")
     overrides: dict[str, str] = {}
     if words[0] in TAKE_OVERRIDES:
-        words, overrides = _take_overrides(words, _options(commands[words[0]]))
+        words, overrides = _take_overrides(words, _options(commands[words[0]]), _keys(words[0]))
     arguments, rest = parser.parse_known_args(words)
     if rest:
         raise _unknown(rest[0], commands[arguments.command])
@@ -78,8 +79,7 @@ def _check_together(arguments: argparse.Namespace) -> None:
 def _unknown(word: str, command: Parser) -> InputError:
     if not word.startswith("-"):
         return InputError(f"unexpected argument {word!r}; see {command.prog} --help")
-    overridden = command.prog.endswith(TAKE_OVERRIDES)
-    keys = [f"--{field.name}" for field in dataclasses.fields(Recipe)] if overridden else []
+    keys = [f"--{key}" for key in _keys(command.prog.split()[-1])]
     return InputError(f"unknown option {word}; {_nearest(word.partition('=')[0], [*_options(command), *keys])}")
 
 
@@ -87,21 +87,26 @@ def _options(command: Parser) -> list[str]:
     return [text for action in command._actions for text in action.option_strings]
 
 
+def _keys(command: str) -> list[str]:
+    """The sections and plain keys of the recipe that a command reads."""
+    recipe = TAKE_OVERRIDES.get(command)
+    return [field.name for field in dataclasses.fields(recipe)] if recipe else []
+
+
 def _nearest(word: str, known: Any) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 
-def _take_overrides(words: list[str], options: list[str]) -> tuple[list[str], dict[str, str]]:
+def _take_overrides(words: list[str], options: list[str], keys: list[str]) -> tuple[list[str], dict[str, str]]:
     """Separate `--section.key value` (or `=value`), which override a recipe, from what the parser knows.
 
     They are taken out first: a parser that does not know an option cannot tell its value from the recipe's path.
     """
-    top = {field.name for field in dataclasses.fields(Recipe)}
     rest, found, given = [], {}, iter(words)
     for word in given:
         key, sign, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or f"--{key}" in options or not ("." in key or key in top):
+        if not word.startswith("--") or f"--{key}" in options or not ("." in key or key in keys):
             rest.append(word)
             continue
         found[key] = value if sign else next(given, "")
@@ -215,6 +220,18 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--cache", default=".swirl", help="where recordings of worlds are kept (default: %(default)s)")
     sub.add_argument("--dry-run", action="store_true", help="print phases, steps, memory and time, and stop")
     sub.add_argument("--require-gain", action="store_true", help="exit 1 unless both roles end above their warm-up")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(
+        commands,
+        "agent",
+        "Train an agent by SPA or by reinforcement learning alone, or continue it; then measure it.",
+        "Any key of the recipe can be overridden: --section.key VALUE (TOML, or a bare word).",
+    )
+    sub.add_argument("do", choices=["train"], help="train: run a recipe")
+    sub.add_argument("recipe", help="a TOML file, see recipes/spa-*.toml")
+    sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
+    sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"swirl: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        resumes = words[:1] in (["train"], ["compare"], ["collect"])
+        resumes = words[:1] in (["train"], ["agent"], ["compare"], ["collect"])
         print("swirl: interrupted" + "; the same command goes on where it last saved" * resumes, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
@@ -197,6 +197,21 @@ def _train(a: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
+def _agent(a: argparse.Namespace) -> None:
+    from swirl.agents import settings
+
+    overrides = {**a.overrides, **({} if a.seed is None else {"seed": str(a.seed)})}
+    recipe = settings.load(a.recipe, overrides)
+    from swirl.agents import session
+
+    out = Path(a.out) if a.out else Path("runs") / Path(a.recipe).stem
+    results = session.run_recipe(recipe, out)
+    if a.json:
+        print(json.dumps(results))
+    else:
+        session.show(results, out)
+
+
 def _compare(a: argparse.Namespace) -> int:
     from swirl.compare import comparison, tables
     from swirl.compare.cells import Place
@@ -317,6 +332,7 @@ COMMANDS = {
     "import": _import,
     "check": _check,
     "train": _train,
+    "agent": _agent,
     "compare": _compare,
     "eval": _eval,
     "label": _label,

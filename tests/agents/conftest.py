@@ -1,14 +1,6 @@
-"""A tiny policy that was taught to reply, once for all tests of a process."""
-
-import dataclasses
-from functools import partial
+"""A recipe of an agent that takes seconds."""
 
 import pytest
-import torch
-
-from swirl import ledger, models
-from swirl.agents import settings
-from swirl.agents.stages import Stages
 
 SMALL = {
     "play.world": "frozenlake",
@@ -42,7 +34,7 @@ SMALL = {
     "evaluation.seeds": "8",
     "evaluation.samples": "2",
 }
-"""A recipe that takes seconds."""
+"""Overrides of the defaults."""
 
 
 @pytest.fixture
@@ -51,3 +43,9 @@ def recipe_file(tmp_path):
     path = tmp_path / "agent.toml"
     path.write_text("")
     return path
+
+
+@pytest.fixture
+def small():
+    """Overrides that make a run take seconds."""
+    return dict(SMALL)

@@ -1,0 +1,114 @@
+"""Whole runs of an agent: what is learned, what is kept, and what a kill leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from swirl import worlds
+from swirl.agents import session, settings
+from swirl.errors import InputError
+from swirl.models import load
+
+CHOICE = {
+    "play.world": "choice",
+    "play.options": "{}",
+    "play.turns": "1",
+    "play.per_turn": "1",
+    "play.actions": "1",
+    "base.episodes": "60",
+    "base.steps": "120",
+    "ppo.iterations": "25",
+    "ppo.groups": "8",
+    "ppo.size": "8",
+    "ppo.keep": "1.0",
+    "ppo.minibatch": "32",
+    "ppo.micro": "32",
+    "ppo.learning_rate": "1e-3",
+    "ppo.critic_learning_rate": "3e-3",
+    "ppo.save_every": "25",
+    "evaluation.samples": "4",
+    "ppo.form": "plain",
+    "method": "rl",
+}
+
+
+@pytest.fixture
+def choice(monkeypatch):
+    monkeypatch.setitem(worlds.WORLDS, "choice", "choice:Choice")
+
+
+def value(results, policy, metric):
+    [found] = [row["value"] for row in results["rows"] if (row["policy"], row["metric"]) == (policy, metric)]
+    return found
+
+
+def test_reinforcement_learning_finds_what_is_rewarded(choice, recipe_file, small, tmp_path):
+    results = session.run_recipe(settings.load(recipe_file, small | CHOICE), tmp_path / "run")
+    assert value(results, "base", "pass_at_1") < 0.6
+    assert value(results, "ppo", "pass_at_1") > 0.75
+    assert 0 < results["steps"]["ppo"] <= 25 * 64
+
+
+def test_the_log_and_the_table_say_what_was_done(choice, recipe_file, small, tmp_path, capsys):
+    short = {"base.steps": "60", "ppo.iterations": "2", "ppo.save_every": "1", "ppo.form": "states", "method": "spa"}
+    results = session.run_recipe(settings.load(recipe_file, small | CHOICE | short), tmp_path / "run")
+    log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in log] == [1, 2]
+    assert all("validation_pass_at_1" in row for row in log)
+    assert results["steps"]["ppo"] == sum(row["steps"] for row in log)
+    assert results["steps"]["self-play"] == results["self_play"]["steps"] > 0
+    assert {row["policy"] for row in results["rows"]} == {"base", "tune", "ppo"}
+    session.show(results, tmp_path / "run")
+    assert "greedy_pass_at_1" in capsys.readouterr().out
+    again = session.run_recipe(settings.load(recipe_file, small | CHOICE | short), tmp_path / "run")
+    assert again == results
+
+
+def command(recipe_file, out, small):
+    overrides = [word for key, value in small.items() for word in (f"--{key}", value)]
+    return [sys.executable, "-m", "swirl.cli", "agent", "train", str(recipe_file), "--out", str(out), *overrides]
+
+
+STAGES = ("base.partial/trainer/checkpoint-*", "self-play.partial", "tune.partial", "ppo.partial/trainer/checkpoint-*")
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_a_run_ends_with_the_same_weights(recipe_file, small, tmp_path):
+    environment = {**os.environ, "SWIRL_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    clean, killed = tmp_path / "clean", tmp_path / "killed"
+    subprocess.run(command(recipe_file, clean, small), env=environment, check=True, capture_output=True)
+    for stage in STAGES:
+        child = subprocess.Popen(command(recipe_file, killed, small), env=environment, stderr=subprocess.DEVNULL)
+        while not list(killed.glob(f"phases/.*-{stage}")):
+            assert child.poll() is None, f"it ended before {stage}"
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    subprocess.run(command(recipe_file, killed, small), env=environment, check=True, capture_output=True)
+    for stage in ("base", "tune", "ppo"):
+        [one], [two] = (list(folder.glob(f"phases/*-{stage}")) for folder in (clean, killed))
+        first, second = (load(path, "cpu", "float32")[0].state_dict() for path in (one, two))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert json.loads((clean / "results.json").read_text())["rows"] == json.loads((killed / "results.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"play.told": "true"}, "follows no instructions"),
+        ({"ppo.size": "1"}, "expected at least 2"),
+        ({"ppo.keep": "0"}, "more than 0 and at most 1"),
+        ({"play.penalty": "0.1"}, "expected 0 or less"),
+        ({"ppo.fomr": "plain"}, "did you mean ppo.form"),
+        ({"play.reply": "690"}, "raise it"),
+    ],
+)
+def test_a_recipe_that_no_run_could_use_is_refused(overrides, message, recipe_file, small, tmp_path):
+    with pytest.raises(InputError, match=message):
+        session.run_recipe(settings.load(recipe_file, small | overrides), tmp_path / "run")
