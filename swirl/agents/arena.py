@@ -5,13 +5,15 @@ seed whose layout is one of theirs is passed over, since in a small world layout
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from swirl import worlds
 from swirl.errors import InputError
+from swirl.types import state_text
 from swirl.worlds import World
+from swirl.worlds.base import Step
 
 VALIDATION = 1_000_000
 """The first seed of validation; those of training count from 0."""
@@ -32,6 +34,20 @@ class Scene:
     state: str
     seed: int
     rules: str
+
+
+def step(scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
+    """Take an action in each scene; `None` where there is no such action, which changes nothing."""
+    found: list[Step | None] = []
+    for scene, action in zip(scenes, actions, strict=True):
+        try:
+            after = scene.world.step(action)
+        except InputError:
+            found.append(None)
+            continue
+        scene.state = state_text(after[0])
+        found.append(after)
+    return found
 
 
 @dataclass(frozen=True)

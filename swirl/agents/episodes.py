@@ -13,14 +13,13 @@ from typing import Any, Protocol
 
 from swirl import progress
 from swirl.agents import conversation
-from swirl.agents.arena import Scene
+from swirl.agents.arena import Scene, step
 from swirl.agents.player import Sampled
 from swirl.agents.replies import OPEN, Form, Part, Reply, parse
 from swirl.errors import InputError
-from swirl.types import state_text
 
 
-@dataclass(frozen=True)
+@dataclass
 class Turn:
     """A turn.
 
@@ -30,12 +29,12 @@ class Turn:
         reply: Token ids that it wrote, the end among them where it came.
         text: What it wrote, `OPEN` included.
         read: The same, read; `None` where it cannot be.
+        finished: Whether the reply ended within its limit.
         actions: Those that were taken.
         states: After each of them.
         rewards: For each of them.
         unknown: How many actions it wrote that there are not.
         penalty: For what could not be read or taken.
-        finished: Whether the reply ended within its limit.
     """
 
     state: str
@@ -43,12 +42,12 @@ class Turn:
     reply: list[int]
     text: str
     read: Reply | None
-    actions: list[str]
-    states: list[str]
-    rewards: list[float]
-    unknown: int
-    penalty: float
     finished: bool
+    actions: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    unknown: int = 0
+    penalty: float = 0.0
 
     @property
     def after(self) -> str:
@@ -154,10 +153,12 @@ def play(player: Plays, tokenizer: Any, scenes: Sequence[Scene], rules: Rules, t
     active = list(range(len(scenes)))
     with progress.bar(title, len(scenes)) as bar:
         while active:
+            replies = player.reply([asked[i] for i in active])
+            for i, sampled in zip(active, replies, strict=True):
+                episodes[i].turns.append(_read(scenes[i], asked[i], sampled, tokenizer))
+            _act([(scenes[i], episodes[i]) for i in active], rules)
             going = []
-            for row, sampled in enumerate(player.reply([asked[i] for i in active])):
-                i = active[row]
-                episodes[i].turns.append(_turn(scenes[i], asked[i], sampled, episodes[i], tokenizer, rules))
+            for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
                 if not _over(episodes[i], rules):
                     asked[i] = _following(player, tokenizer, episodes[i], rules, sampled)
                     lengths[i] += len(sampled.ids) + len(asked[i])
@@ -173,30 +174,35 @@ def _over(episode: Episode, rules: Rules) -> bool:
     return episode.ended or len(episode.turns) >= rules.turns or episode.steps >= rules.actions
 
 
-def _turn(scene: Scene, asked: list[int], sampled: Sampled, episode: Episode, tokenizer: Any, rules: Rules) -> Turn:
-    """Read a reply and do what it says, in the scene and the episode."""
+def _read(scene: Scene, asked: list[int], sampled: Sampled, tokenizer: Any) -> Turn:
     text = OPEN + tokenizer.decode(sampled.ids, skip_special_tokens=True)
-    read = parse(text) if sampled.finished else None
-    before, left = scene.state, rules.actions - episode.steps
-    actions: list[str] = []
-    states: list[str] = []
-    rewards: list[float] = []
-    unknown = 0
-    for action in read.actions[: min(rules.per_turn, left)] if read else ():
-        try:
-            state, reward, terminated, truncated, _ = scene.world.step(action)
-        except InputError:  # there is no such action; nothing has changed
-            unknown += 1
-            continue
-        scene.state = state_text(state)
-        actions.append(action)
-        states.append(scene.state)
-        rewards.append(reward)
-        if terminated or truncated:
-            episode.ended, episode.success = True, terminated and reward > 0
-            break
-    penalty = rules.penalty if unknown or read is None else 0.0
-    return Turn(before, asked, sampled.ids, text, read, actions, states, rewards, unknown, penalty, sampled.finished)
+    return Turn(scene.state, asked, sampled.ids, text, parse(text) if sampled.finished else None, sampled.finished)
+
+
+def _act(played: Sequence[tuple[Scene, Episode]], rules: Rules) -> None:
+    """Take the actions of all episodes' last turns, the first of each, then the second: a world may be a model."""
+    wanted = [
+        turn.read.actions[: min(rules.per_turn, rules.actions - episode.steps)] if turn.read else ()
+        for turn, episode in ((episode.turns[-1], episode) for _, episode in played)
+    ]
+    for number in range(max(map(len, wanted), default=0)):
+        now = [i for i, (_, episode) in enumerate(played) if number < len(wanted[i]) and not episode.ended]
+        found = step([played[i][0] for i in now], [wanted[i][number] for i in now])
+        for i, after in zip(now, found, strict=True):
+            scene, episode = played[i]
+            turn = episode.turns[-1]
+            if after is None:
+                turn.unknown += 1
+                continue
+            _, reward, terminated, truncated, _ = after
+            turn.actions.append(wanted[i][number])
+            turn.states.append(scene.state)
+            turn.rewards.append(reward)
+            episode.ended = terminated or truncated
+            episode.success = terminated and reward > 0
+    for _, episode in played:
+        turn = episode.turns[-1]
+        turn.penalty = rules.penalty if turn.unknown or turn.read is None else 0.0
 
 
 def _first(tokenizer: Any, scene: Scene, rules: Rules) -> list[int]:

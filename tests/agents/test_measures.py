@@ -24,7 +24,7 @@ def test_pass_at_k_of_more_than_there_are_is_refused(k):
 
 def turn(state, states, read, unknown=0, penalty=0.0, finished=True, text="a"):
     actions = ["Up"] * len(states)
-    return Turn(state, [1], [2, 3], text, read, actions, states, [-0.1] * len(states), unknown, penalty, finished)
+    return Turn(state, [1], [2, 3], text, read, finished, actions, states, [-0.1] * len(states), unknown, penalty)
 
 
 def values(episodes, ks=(1,)):
