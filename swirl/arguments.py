@@ -315,3 +315,26 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--out", metavar="FILE", help="draw imagined images: a film strip (.png) or an animation (.gif)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(
+        commands,
+        "plan",
+        "Act in a world by planning in the forward model, and measure what that gains.",
+        "All planners play the same episodes, in layouts that the run did not train on. Beside the model: random "
+        "actions, and with --real plans in copies of the world itself; see docs/planning.md.",
+    )
+    sub.add_argument("run", nargs="?", help="run folder or checkpoint of the forward model")
+    sub.add_argument("--world", required=True, help="name of the world, see `swirl worlds`")
+    sub.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="see `swirl worlds NAME`; VALUE is JSON"
+    )
+    sub.add_argument("--goal", metavar="STATE", help="reach this state, or what is in @FILE, in place of rewards")
+    sub.add_argument("--episodes", type=int, default=20, help="how many (default: %(default)s)")
+    sub.add_argument("--horizon", type=int, default=8, help="steps to look ahead (default: %(default)s)")
+    sub.add_argument("--width", type=int, default=8, help="beam: states kept; cem: elites (default: %(default)s)")
+    sub.add_argument("--method", default="beam", help="beam or cem (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="of the first episode, and of cem (default: %(default)s)")
+    sub.add_argument("--real", action="store_true", help="plan in copies of the world too: the bound")
+    sub.add_argument("--no-model", action="store_true", help="plan in copies of the world alone")
+    sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")

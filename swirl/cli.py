@@ -314,6 +314,18 @@ def _imagine(a: argparse.Namespace) -> None:
         print(f"\n--- {action}\n{pictures.in_words(state)}")
 
 
+def _plan(a: argparse.Namespace) -> None:
+    from swirl import worlds
+    from swirl.agents import plan
+    from swirl.agents.planning import Search
+
+    search = Search(horizon=a.horizon, width=a.width, seed=a.seed)
+    goal = None if a.goal is None else _state(a.goal)
+    world = worlds.make(a.world, **dict(_option(text) for text in a.option))
+    settings = (a.episodes, a.seed, goal, not a.no_model, a.real or a.no_model, a.device)
+    plan.show(plan.measure(world, a.run, search, a.method, *settings), as_json=a.json)
+
+
 def _state(argument: str) -> Any:
     """The argument itself, or what is in the file that `@FILE` names: an image, by its ending, or text."""
     if not argument.startswith("@"):
@@ -337,6 +349,7 @@ COMMANDS = {
     "eval": _eval,
     "label": _label,
     "imagine": _imagine,
+    "plan": _plan,
 }
 
 

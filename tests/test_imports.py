@@ -47,7 +47,7 @@ FLOORS = {
     **dict.fromkeys(
         ["data", "importers", "rewards", "train", "sft_trainer", "grpo_trainer", "fit", "labelling", "posterior"], 3
     ),
-    **dict.fromkeys(["api", "methods", "eval", "compare"], 4),
+    **dict.fromkeys(["api", "methods", "eval", "compare", "agents"], 4),
     **dict.fromkeys(["__init__", "cli", "arguments"], 5),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,1 +1,1 @@
-"""Agents: policies that carry a world model, plan with one, and train inside one."""
+"""What is done with a learned world: act in it, plan in it, train agents in it."""

@@ -13,7 +13,6 @@ on from. It is then executed in the real world. Over the goals:
 Source: Real, WM, W2R and CR: Word2World, arXiv 2512.18832, section 4, Metrics (of an agent's tasks; ours of goals).
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from swirl import metrics, progress
+from swirl.agents.planning import Search, Task, beam
+from swirl.agents.simulators import Node
 from swirl.api import ForwardModel
 from swirl.eval import rollouts, rows
 from swirl.eval.real import Replay
@@ -58,29 +59,26 @@ Steps = Callable[[list[tuple[Goal, list[str], list[str]]]], list[str]]
 
 def search(goals: Sequence[Goal], steps: Steps, actions: Sequence[Sequence[str]], depth: int) -> list[list[str] | None]:
     """A plan for each goal, shortest first; `None` where the search finds none. See the module."""
-    plans: list[list[str] | None] = [None] * len(goals)
-    edges = {i: [([state_text(goal.row["state"])], [])] for i, goal in enumerate(goals)}
-    seen = {i: {metrics.normalise(state_text(goal.row["state"]))} for i, goal in enumerate(goals)}
-    for _ in range(depth):
-        tried = [
-            (i, states, [*taken, action])
-            for i, nodes in edges.items()
-            if plans[i] is None
-            for states, taken in nodes
-            for action in actions[i]
+
+    def expand(nodes: Sequence[Node], done: Sequence[str]) -> list[Node]:
+        tried: list[tuple[Goal, list[str], list[str]]] = []
+        for node, action in zip(nodes, done, strict=True):
+            goal, past, taken = node.handle
+            tried.append((goal, past, [*taken, action]))
+        return [
+            Node(text, terminated=not text, handle=(goal, [*past, text], taken))
+            for (goal, past, taken), text in zip(tried, steps(tried), strict=True)
         ]
-        reached = steps([(goals[i], states, taken) for i, states, taken in tried])
-        edges = defaultdict(list)
-        for (i, states, taken), text in zip(tried, reached, strict=True):
-            if text and plans[i] is None and metrics.normalise(text) not in seen[i]:
-                seen[i].add(metrics.normalise(text))
-                edges[i].append(([*states, text], taken))
-                if metrics.exact_match(text, goals[i].text):
-                    plans[i] = taken
-        for i, nodes in edges.items():
-            nodes.sort(key=lambda node, goal=goals[i].text: -metrics.token_f1(node[0][-1], goal))
-            del nodes[BEAM:]
-    return plans
+
+    tasks = []
+    for i, goal in enumerate(goals):
+        first = state_text(goal.row["state"])
+        tasks.append(Task(Node(first, handle=(goal, [first], [])), lambda _, own=actions[i]: own, goal.text))
+    plans = beam(expand, tasks, Search(depth, BEAM, discount=1.0, penalty=0.0))
+    return [
+        list(plan.actions) if metrics.exact_match(plan.nodes[-1].state, goal.text) else None
+        for goal, plan in zip(goals, plans, strict=True)
+    ]
 
 
 def wm2real(forward: ForwardModel, replay: Replay, goals: Sequence[Goal], limit: int, depth: int) -> rows.Results:

@@ -12,7 +12,7 @@ world that breaks its word where that can be seen, after the manner of Gymnasium
 import difflib
 import math
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -86,6 +86,19 @@ class World(Protocol):
         ...
 
 
+@runtime_checkable
+class Rules(Protocol):
+    """What a world has beside `World` where reward and end can be read off its states."""
+
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
+        """The reward of a step and whether it ended the episode (terminated), as `step` gives them.
+
+        Read off the two texts alone, whatever episode this world is in: they may be a model's. (0.0, False) where a
+        text is no state, or where the two differ in what no step can change; nothing is ever raised.
+        """
+        ...
+
+
 def unknown(what: str, got: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not among the known ones; it names the nearest, or some where none is near.
 
@@ -130,6 +143,8 @@ def check_world(world: World, seeds: Iterable[int] = range(3), steps: int = 30) 
         layout = _check_reset(world, seed)
         for number, behaviour in enumerate(world.behaviours):
             actions, record = _play(world, seed, behaviour, np.random.default_rng([seed, number]), steps)
+            if isinstance(world, Rules):
+                _check_outcome(world, actions, record)
             if world.repeatable:
                 # Another one in between: what an episode leaves behind must not reach into the next.
                 _play(world, seed + 1, behaviour, np.random.default_rng([seed, number]), steps)
@@ -287,6 +302,18 @@ def _check_replay(world: World, seed: int, actions: list[str], record: list) -> 
                 f"step {number} ({action!r}) after reset({seed}) gave {_short(tuple(row))}, before {_short(expected)}",
                 "the same both times",
                 "draw every chance from a generator made of the seed",
+            )
+
+
+def _check_outcome(world: Rules, actions: list[str], record: list) -> None:
+    """What is read off two states is what the step gave."""
+    for (state, *_), action, (after, *given, _) in zip(record, actions, record[1:], strict=False):
+        told = world.outcome(state, after)
+        if told != tuple(given):
+            raise _broken(
+                f"outcome() gave {told} for {_short(state)} and {_short(after)}, step({action!r}) {tuple(given)}",
+                "the same reward and end",
+                "leave outcome() out where states do not tell them",
             )
 
 

@@ -14,11 +14,12 @@ either side otherwise; the next state is then no function of state and action.
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
 from swirl.errors import InputError, MissingPartError
-from swirl.worlds.puzzle import MOVES, Cell, Puzzle, cells_text, grid_text, search
+from swirl.worlds.puzzle import MOVES, Cell, Puzzle, cells_text, grid_text, read_grid, search
 
 INSTALL = "pip install gymnasium"
 ACTIONS = ("Left", "Down", "Right", "Up")  # Gymnasium's actions 0 to 3
@@ -59,14 +60,20 @@ class FrozenLake(Puzzle):
         max_steps: int = 30,
     ):
         try:
-            from gymnasium.envs.toy_text import frozen_lake
+            _ = self._simulator
         except ImportError as error:
             raise MissingPartError(f"the world 'frozenlake' needs its simulator ({error}): {INSTALL}") from error
         if size < 2 or not 0 < frozen <= 1:
             raise InputError(f"size is {size} and frozen {frozen}: expected 2 or more, and a share above 0")
         super().__init__(coordinates, max_steps)
         self.size, self.slippery, self.frozen, self.complete = size, slippery, frozen, not slippery
-        self._simulator = frozen_lake
+
+    @property
+    def _simulator(self) -> Any:
+        """Gymnasium's module; not kept, for a world is copied and a module cannot be."""
+        from gymnasium.envs.toy_text import frozen_lake
+
+        return frozen_lake
 
     def begin(self, rng: np.random.Generator) -> str:
         """Draws a map with a way to the goal."""
@@ -96,6 +103,13 @@ class FrozenLake(Puzzle):
         facts = [f"Player (P) is at {cells_text([player])}", dangers + cells_text(holes) if holes else "no holes"]
         return f"{grid_text(symbols)}\n{'; '.join(facts)}; goal (G) is at {cells_text(self._cells('G'))}."
 
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
+        """1 at the goal, where it ends as in a hole; (0, False) where the maps differ, or show not one player each."""
+        before, after = _read(state), _read(next_state)
+        if before is None or after is None or before[0] != after[0]:
+            return 0.0, False
+        return float(after[1] == "√"), after[1] in "X√"
+
     def solve(self) -> list[str] | None:
         """A shortest way to the goal, if every step goes where it should."""
         return search(self._player(), self._moves, lambda cell: self._map[cell[0]][cell[1]] == "G")
@@ -111,3 +125,12 @@ class FrozenLake(Puzzle):
 
     def _cells(self, kind: str) -> list[Cell]:
         return [(r, c) for r, row in enumerate(self._map) for c, cell in enumerate(row) if cell == kind]
+
+
+def _read(state: str) -> tuple[dict[Cell, str], str] | None:
+    """The map that a state shows, without the player, and the player's symbol; None where there is no one player."""
+    cells = read_grid(state, "P_OGX√") or {}
+    players = [symbol for symbol in cells.values() if symbol in "PX√"]
+    if len(players) != 1:
+        return None
+    return {cell: {"P": "_", "X": "O", "√": "G"}.get(symbol, symbol) for cell, symbol in cells.items()}, players[0]

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,6 +76,10 @@ class Puzzle(ABC):
     @abstractmethod
     def legal(self) -> tuple[str, ...]:
         """The actions, all of which can be taken in every state."""
+
+    @abstractmethod
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
+        """Reward of a step and whether it ended the episode, read off the two states; see `base.Rules`."""
 
     @abstractmethod
     def solve(self) -> list[str] | None:
@@ -141,6 +146,20 @@ class Puzzle(ABC):
 def grid_text(rows: Iterable[Sequence[str]]) -> str:
     """The symbols of a grid, with spaces between."""
     return "\n".join(" ".join(row) for row in rows)
+
+
+def read_grid(state: str, symbols: str) -> dict[Cell, str] | None:
+    """The symbol of each cell of the grid in a state; None where the text is no such grid.
+
+    Args:
+        state: What `grid_text` wrote, or a model: a grid, and one line below it at most.
+        symbols: Those that a cell may have.
+    """
+    rows = list(takewhile(lambda row: row and set(row) <= set(symbols), map(str.split, state.split("\n"))))
+    below = state.count("\n") + 1 - len(rows)
+    if not rows or below > 1 or len({len(row) for row in rows}) > 1:
+        return None
+    return {(r, c): symbol for r, row in enumerate(rows) for c, symbol in enumerate(row)}
 
 
 def cells_text(cells: Sequence[Cell]) -> str:

@@ -21,11 +21,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from swirl.errors import InputError
-from swirl.worlds.puzzle import MOVES, Cell, Puzzle, TooLargeError, cells_text, grid_text, search
+from swirl.worlds.puzzle import MOVES, Cell, Puzzle, TooLargeError, cells_text, grid_text, read_grid, search
 
 ACTIONS = ("Up", "Down", "Left", "Right")
 WALLS = 0.15
 """Share of the inner cells that are walls, before rooms without a solution are thrown away."""
+KINDS = ("#", "O√S", "X√", "PS")
+"""The symbols of walls, targets, boxes and the player."""
 TRIES = 10_000
 GIVE_UP = 20
 """Rooms too large to be searched through, after which none is drawn any more."""
@@ -98,9 +100,7 @@ class Sokoban(Puzzle):
         """One move or push; against a wall, or a box that cannot move, nothing happens."""
         on = len(self._boxes & self._targets)
         self._player, self._boxes = self._moved(self._player, self._boxes, action)
-        now = len(self._boxes & self._targets)
-        solved = self._boxes == self._targets
-        return -0.1 + (now - on) + 10.0 * solved, solved
+        return _reward(on, len(self._boxes & self._targets), len(self._boxes))
 
     def legal(self) -> tuple[str, ...]:
         """The four moves."""
@@ -116,6 +116,13 @@ class Sokoban(Puzzle):
             plural = {"box": "boxes", "target": "targets"}[name] if len(cells) > 1 else name
             facts.append(f"{plural} ({symbol}) {'are' if len(cells) > 1 else 'is'} at {cells_text(sorted(cells))}")
         return f"{grid_text(symbols)}\n{'; '.join(facts)}."
+
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
+        """Counts boxes on targets; (0, False) where the rooms differ, or hold not one player and a box per target."""
+        before, after = _read(state), _read(next_state)
+        if before is None or after is None or before[0] != after[0]:
+            return 0.0, False
+        return _reward(before[1], after[1], len(after[0][1]))
 
     def solve(self) -> list[str] | None:
         """A shortest solution from here, in moves."""
@@ -152,3 +159,18 @@ class Sokoban(Puzzle):
         if cell in self._boxes:
             return "√" if on_target else "X"
         return "O" if on_target else "_" if cell in self._floor else "#"
+
+
+def _reward(before: int, after: int, boxes: int) -> tuple[float, bool]:
+    """Reward of a step and whether all is done, from the boxes on targets before and after it, of so many."""
+    solved = after == boxes
+    return -0.1 + (after - before) + 10.0 * solved, solved
+
+
+def _read(state: str) -> tuple[tuple[set[Cell], set[Cell]], int] | None:
+    """The walls and targets of the room in a state, and how many boxes stand on targets; None where it is no room."""
+    cells = read_grid(state, "#_OX√PS") or {}
+    walls, targets, boxes, players = ({cell for cell, symbol in cells.items() if symbol in of} for of in KINDS)
+    if len(players) != 1 or not 0 < len(boxes) == len(targets):
+        return None
+    return (walls, targets), len(boxes & targets)

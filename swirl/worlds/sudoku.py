@@ -13,7 +13,9 @@ that was filled can be written over. The episode ends with a reward of 1 when th
     swirl collect sudoku
 """
 
+import re
 from collections.abc import Iterator
+from math import isqrt
 
 import numpy as np
 
@@ -104,6 +106,17 @@ class Sudoku(Puzzle):
         facts = f"Empty positions to be filled are at {cells_text(empty)}." if empty else "No position is empty."
         return "\n".join([*lines, given, facts])
 
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
+        """1 and the end for a board that is full and right; (0, False) where it is none, or what is given changed.
+
+        Without coordinates a state does not say what is given.
+        """
+        before, after = _read(state), _read(next_state)
+        if before is None or after is None or before[1] != after[1]:
+            return 0.0, False
+        solved = _is_solved(after[0])
+        return float(solved), solved
+
     def solve(self) -> list[str] | None:
         """What is missing or wrong, in reading order."""
         wrong = [cell for cell in self._cells if self._board.get(cell) != self._solution[cell]]
@@ -125,3 +138,25 @@ class Sudoku(Puzzle):
         block = [(corner[0] + i, corner[1] + j) for i in range(1, self.block + 1) for j in range(1, self.block + 1)]
         lines = [(cell[0], i) for i in range(1, self.size + 1)] + [(i, cell[1]) for i in range(1, self.size + 1)]
         return set(range(1, self.size + 1)) - {board[other] for other in block + lines if other in board}
+
+
+def _read(state: str) -> tuple[list[list[str]], list[str]] | None:
+    """The rows of the board in a state, and what it says is given, numbers included; None where there is no board."""
+    lines = state.split("\n")
+    rows = [line.replace("|", " ").split() for line in lines if line.startswith("|")]
+    numbers = {str(i) for i in range(1, len(rows) + 1)}
+    if len(rows) not in (4, 9) or any(len(row) != len(rows) or not set(row) <= {".", *numbers} for row in rows):
+        return None
+    told = " ".join(line for line in lines if line.startswith("Given"))
+    cells = [(int(row), int(column)) for row, column in re.findall(r"\(([1-9]),([1-9])\)", told)]
+    if any(max(cell) > len(rows) for cell in cells):
+        return None
+    return rows, [f"{cell} {rows[cell[0] - 1][cell[1] - 1]}" for cell in cells]
+
+
+def _is_solved(rows: list[list[str]]) -> bool:
+    """Whether every row, column and block has each number once."""
+    size, side = len(rows), isqrt(len(rows))
+    starts = range(0, size, side)
+    blocks = [[rows[r + i][c + j] for i in range(side) for j in range(side)] for r in starts for c in starts]
+    return all(len(set(group)) == size and "." not in group for group in [*rows, *zip(*rows, strict=True), *blocks])

@@ -1,0 +1,303 @@
+"""Planning by looking ahead: propose actions, imagine what they lead to, score that, act on the best.
+
+    score = sum over steps t of discount^t (reward_t - penalty uncertainty_t) + discount^T value(last state)
+
+`beam` goes through the tree of actions breadth first and of each depth goes on from the best states only. `cem` draws
+whole sequences of actions and refits what it draws from to the best of them (the cross-entropy method). Both ask the
+simulator (`simulators`) for a whole depth at once:
+
+    [plan] = beam(simulator.expand, [Task(simulator.start([state]), lambda node: ("left", "right"))], Search(horizon=5))
+
+A plan is as long as the horizon, unless the episode ends before or nothing new can be reached. Among equal scores one
+comes first that leaves the episode going, then the shorter, then the first in the order of the actions' names.
+
+Towards a *goal*, a state, rewards are not looked at: the value is 1 at the goal, half the token F1 of any other state,
+and 0 where the episode has ended elsewhere.
+
+Source: planning with a learned simulator by CEM: PETS, arXiv 1805.12114, section 5; CEM for sequences of discrete
+choices: de Boer et al., A Tutorial on the Cross-Entropy Method, 2005.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from swirl import metrics
+from swirl.agents.simulators import Expand, Node
+from swirl.errors import InputError
+
+SMOOTHING = 0.1
+"""What `cem` keeps of its last chances when it refits them, so that none is gone for good after one draw."""
+
+Value = Callable[[Sequence[Node]], Sequence[float]]
+"""What states are worth, beyond the rewards up to them; asked of those that are not terminated."""
+Policy = Callable[[Sequence[str]], Sequence[Sequence[tuple[str, float]]]]
+"""Actions to try in each state, with their log-probabilities (nats)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to plan.
+
+    Attributes:
+        start: Where from; a node of the simulator.
+        actions: Those that can be taken at a node; `None` where they cannot be listed, which takes a policy.
+        goal: A state to reach, in place of rewards.
+        value: Of the last states; without it they are worth nothing. Not beside a goal, which has its own.
+    """
+
+    start: Node
+    actions: Callable[[Node], Sequence[str] | None]
+    goal: str | None = None
+    value: Value | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to search.
+
+    Attributes:
+        horizon: Steps to look ahead.
+        width: `beam`: states of a depth that are gone on from; 1 is greedy. `cem`: elites.
+        discount: Of a step's reward against that of the step before.
+        penalty: Reward that a step of uncertainty 1 costs.
+        samples: `cem`: sequences per iteration.
+        iterations: `cem`: how often they are drawn.
+        seed: `cem`: of the draws.
+        policy: Proposes what is tried, of what can be taken; by default all of it, equally.
+
+    Raises:
+        InputError: A number is out of its range.
+    """
+
+    horizon: int = 8
+    width: int = 8
+    discount: float = 0.99
+    penalty: float = 1.0
+    samples: int = 64
+    iterations: int = 3
+    seed: int = 0
+    policy: Policy | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "width", "samples", "iterations"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if not 0 < self.discount <= 1 or self.penalty < 0:
+            raise InputError(
+                f"discount is {self.discount} and penalty {self.penalty}, expected above 0 and up to 1, and at least 0"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Actions, and where a simulator says that they lead.
+
+    Attributes:
+        actions: What to do, in order; none where nothing leads anywhere new.
+        nodes: The start, and what each action leads to.
+        score: See the module.
+        gained: What of the score is not value: discounted rewards less penalties.
+        likelihood: Of the actions under the policy, nats; 0 without one.
+    """
+
+    actions: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    score: float = 0.0
+    gained: float = 0.0
+    likelihood: float = 0.0
+
+
+Planner = Callable[[Expand, Sequence[Task]], list[Plan]]
+"""`beam` or `cem` with a `Search`: a plan per task."""
+
+
+@dataclass
+class _Tree:
+    """A beam search under way: the plans to go on from, those that ended, and the best gain of each state seen."""
+
+    task: Task
+    edge: list[Plan]
+    seen: dict[str, float]
+    ended: list[Plan] = field(default_factory=list)
+    closed: bool = False
+
+
+def beam(expand: Expand, tasks: Sequence[Task], search: Search) -> list[Plan]:
+    """The best plan for each task that a beam search finds; see the module.
+
+    A state that was reached before, and not for less, is not gone on from. Towards a goal, the first plan that reaches
+    it is taken. Tasks are searched side by side: a depth of all of them is one call of `expand`.
+    """
+    trees = [_Tree(task, [Plan((), (task.start,))], {metrics.normalise(task.start.state): 0.0}) for task in tasks]
+    for tree in trees:
+        tree.closed = tree.task.start.terminated
+    for _ in range(search.horizon):
+        if not (going := [tree for tree in trees if not tree.closed]):
+            break
+        tried = [
+            (tree, plan, *proposed)
+            for tree in going
+            for plan, proposals in zip(tree.edge, _propose(tree.task, tree.edge, search), strict=True)
+            for proposed in proposals
+        ]
+        nodes = expand([plan.nodes[-1] for _, plan, *_ in tried], [action for *_, action, _ in tried])
+        for tree in going:
+            grown = [
+                _grown(tree.task, search, plan, action, log_probability, node)
+                for (of, plan, action, log_probability), node in zip(tried, nodes, strict=True)
+                if of is tree
+            ]
+            _deepen(tree, _scored(tree.task, search, grown), search.width)
+    return [min([*tree.ended, *tree.edge], key=_rank) for tree in trees]
+
+
+def _deepen(tree: _Tree, plans: Sequence[Plan], width: int) -> None:
+    """One depth more: the best plans to a state each, that is new or was reached for less."""
+    reached = [plan for plan in plans if _is_goal(tree.task, plan.nodes[-1])]
+    if reached:
+        tree.ended, tree.edge, tree.closed = [], reached[:1], True
+        return
+    found: dict[str, Plan] = {}
+    for plan in plans:
+        if plan.nodes[-1].terminated:
+            tree.ended.append(plan)
+            continue
+        state = metrics.normalise(plan.nodes[-1].state)
+        if state not in tree.seen or plan.gained > tree.seen[state] + 1e-9:
+            tree.seen[state] = plan.gained
+            found[state] = plan
+    tree.closed = not found
+    if found:
+        tree.edge = sorted(found.values(), key=lambda plan: (-round(plan.score, 9), -plan.likelihood))[:width]
+
+
+def cem(expand: Expand, tasks: Sequence[Task], search: Search) -> list[Plan]:
+    """The best plan for each task that the cross-entropy method draws; see the module.
+
+    The first sequences are drawn from the policy, or evenly. From then on each step has the chances that actions have
+    there among the elites, smoothed with those of the iteration before.
+    """
+    return [_cem(expand, task, search) for task in tasks]
+
+
+def _cem(expand: Expand, task: Task, search: Search) -> Plan:
+    rng, tree = np.random.default_rng(search.seed), dict[tuple[int, str], Node]()
+    chances: list[dict[str, float]] = [{} for _ in range(search.horizon)]
+    best = Plan((), (task.start,), -np.inf)
+    for _ in range(search.iterations):
+        plans = sorted(_draw(expand, task, search, chances, tree, rng), key=_rank)
+        best = min(best, plans[0], key=_rank)
+        chances = [_refitted(old, plans, step, search.width) for step, old in enumerate(chances)]
+    return best
+
+
+def _draw(
+    expand: Expand,
+    task: Task,
+    search: Search,
+    chances: Sequence[dict[str, float]],
+    tree: dict[tuple[int, str], Node],
+    rng: np.random.Generator,
+) -> list[Plan]:
+    """Sequences drawn step by step; what the tree has of an earlier one, (id of a node, action), is not asked again."""
+    plans = [Plan((), (task.start,))] * search.samples
+    for step in chances:
+        going = [i for i, plan in enumerate(plans) if not _is_over(task, plan.nodes[-1])]
+        proposed = _propose(task, [plans[i] for i in going], search)
+        taken = {i: _choice(own, step, rng) for i, own in zip(going, proposed, strict=True) if own}
+        asked = {(id(plans[i].nodes[-1]), action): plans[i].nodes[-1] for i, (action, _) in taken.items()}
+        new = [key for key in asked if key not in tree]
+        tree.update(zip(new, expand([asked[key] for key in new], [key[1] for key in new]), strict=True))
+        for i, (action, log_probability) in taken.items():
+            node = tree[id(plans[i].nodes[-1]), action]
+            plans[i] = _grown(task, search, plans[i], action, log_probability, node)
+    return _scored(task, search, plans)
+
+
+def _choice(
+    proposals: Sequence[tuple[str, float]], chances: dict[str, float], rng: np.random.Generator
+) -> tuple[str, float]:
+    """A proposal, drawn by the chances of its action; where they have none of them, by its log-probability."""
+    weights = np.array([chances.get(action, 0.0) for action, _ in proposals])
+    if not weights.any():
+        logs = np.array([log for _, log in proposals])
+        weights = np.exp(logs - logs.max())
+    return proposals[rng.choice(len(proposals), p=weights / weights.sum())]
+
+
+def _refitted(chances: dict[str, float], plans: Sequence[Plan], step: int, elites: int) -> dict[str, float]:
+    """Chances of actions at a step, from plans of which the first are elites."""
+    counts = [
+        Counter(plan.actions[step] for plan in part if len(plan.actions) > step) for part in (plans[:elites], plans)
+    ]
+    among, every = [{action: count / own.total() for action, count in own.items()} for own in counts]
+    if not among:
+        return chances
+    before = chances or every
+    return {a: (1 - SMOOTHING) * among.get(a, 0.0) + SMOOTHING * before.get(a, 0.0) for a in {**before, **among}}
+
+
+def _propose(task: Task, plans: Sequence[Plan], search: Search) -> list[list[tuple[str, float]]]:
+    """What to try after each plan, with log-probabilities; 0 without a policy.
+
+    Raises:
+        InputError: The actions cannot be listed and there is no policy.
+    """
+    nodes = [plan.nodes[-1] for plan in plans]
+    listed = [task.actions(node) for node in nodes]
+    if search.policy is None:
+        if None in listed:
+            raise InputError("the actions in a state cannot be listed; give a policy that proposes some")
+        return [[(action, 0.0) for action in own or ()] for own in listed]
+    proposed = search.policy([node.state for node in nodes])
+    return [
+        [(action, log) for action, log in own if can is None or action in can]
+        for own, can in zip(proposed, listed, strict=True)
+    ]
+
+
+def _grown(task: Task, search: Search, plan: Plan, action: str, log_probability: float, node: Node) -> Plan:
+    """A plan with one step more, whose score is what it has gained."""
+    reward = 0.0 if task.goal is not None else node.reward
+    gained = plan.gained + search.discount ** len(plan.actions) * (reward - search.penalty * node.uncertainty)
+    return Plan((*plan.actions, action), (*plan.nodes, node), gained, gained, plan.likelihood + log_probability)
+
+
+def _scored(task: Task, search: Search, plans: Sequence[Plan]) -> list[Plan]:
+    """The plans, with the value of where they end."""
+    open_ends = [i for i, plan in enumerate(plans) if not plan.nodes[-1].terminated or _is_goal(task, plan.nodes[-1])]
+    value = task.value if task.goal is None else likeness(task.goal)
+    if value is None or not open_ends:
+        return list(plans)
+    worth = dict(zip(open_ends, value([plans[i].nodes[-1] for i in open_ends]), strict=True))
+    return [
+        replace(plan, score=plan.gained + search.discount ** len(plan.actions) * worth.get(i, 0.0))
+        for i, plan in enumerate(plans)
+    ]
+
+
+def likeness(goal: str) -> Value:
+    """1 for the goal, and half the token F1 of any other state: none is worth as much."""
+    return lambda nodes: [
+        1.0 if metrics.exact_match(node.state, goal) else metrics.token_f1(node.state, goal) / 2 for node in nodes
+    ]
+
+
+def _is_goal(task: Task, node: Node) -> bool:
+    return task.goal is not None and metrics.exact_match(node.state, task.goal)
+
+
+def _is_over(task: Task, node: Node) -> bool:
+    return node.terminated or _is_goal(task, node)
+
+
+def _rank(plan: Plan) -> tuple[float, bool, int, tuple[str, ...]]:
+    """Smallest for the best plan; rounded, for sums of equal rewards differ in their last digits."""
+    return -round(plan.score, 9), plan.nodes[-1].terminated, len(plan.actions), plan.actions
+
+
+METHODS: dict[str, Callable[[Expand, Sequence[Task], Search], list[Plan]]] = {"beam": beam, "cem": cem}
+"""Name of a way of searching -> it."""
