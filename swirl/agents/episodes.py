@@ -179,12 +179,15 @@ def _read(scene: Scene, asked: list[int], sampled: Sampled, tokenizer: Any) -> T
     return Turn(scene.state, asked, sampled.ids, text, parse(text) if sampled.finished else None, sampled.finished)
 
 
+def _wanted(episode: Episode, rules: Rules) -> tuple[str, ...]:
+    """Actions of the last turn that there is still room for."""
+    read = episode.turns[-1].read
+    return read.actions[: min(rules.per_turn, rules.actions - episode.steps)] if read else ()
+
+
 def _act(played: Sequence[tuple[Scene, Episode]], rules: Rules) -> None:
     """Take the actions of all episodes' last turns, the first of each, then the second: a world may be a model."""
-    wanted = [
-        turn.read.actions[: min(rules.per_turn, rules.actions - episode.steps)] if turn.read else ()
-        for turn, episode in ((episode.turns[-1], episode) for _, episode in played)
-    ]
+    wanted = [_wanted(episode, rules) for _, episode in played]
     for number in range(max(map(len, wanted), default=0)):
         now = [i for i, (_, episode) in enumerate(played) if number < len(wanted[i]) and not episode.ended]
         found = step([played[i][0] for i in now], [wanted[i][number] for i in now])

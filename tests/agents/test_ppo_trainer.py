@@ -1,0 +1,146 @@
+"""From episodes to an optimiser step."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from swirl import tiny
+from swirl.agents import ppo, ppo_trainer
+from swirl.agents.episodes import Episode, Rules, Turn
+from swirl.agents.ppo_trainer import Training
+from swirl.agents.replies import Reply
+from swirl.agents.settings import PPO
+from swirl.config import Model
+
+SPEC = Model(hidden=48, layers=2, heads=4, max_length=256)
+SETTINGS = PPO(minibatch=3, micro=3, learning_rate=1e-3, critic_learning_rate=1e-3, entropy=0.1)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policy")
+    tiny.build(["the cat sat on the mat", "Up Down Left Right"], folder, SPEC, seed=0)
+    return folder
+
+
+def turn(prompt, reply, read=None, state="s0", states=()):
+    return Turn(state, prompt, reply, "", read, True, ["Up"] * len(states), list(states))
+
+
+ONE = Episode(1, [turn([5, 6, 7], [8, 9]), turn([10], [11])])
+TWO = Episode(2, [turn([5], [12, 13, 14, 15])])
+THREE = Episode(2, [turn([5], [16])])
+CHOSEN = [(ONE, 2.0), (TWO, -1.0), (THREE, 0.5)]
+
+
+def test_episodes_become_rows_with_the_score_on_the_agents_last_token():
+    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9, 10, 11], [5, 12, 13, 14, 15, 0, 0], [5, 16, 0, 0, 0, 0, 0]]
+    assert batch.there.tolist() == [[1] * 7, [1] * 5 + [0] * 2, [1] * 2 + [0] * 5]
+    assert batch.mask.tolist() == [[0, 0, 0, 1, 1, 0, 1], [0, 1, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0, 0]]
+    assert batch.rewards.tolist() == [[0] * 6 + [2.0], [0] * 4 + [-1.0] + [0] * 2, [0, 0.5] + [0] * 5]
+
+
+def test_log_probabilities_are_of_the_tokens_that_follow(start):
+    training = Training(start, SETTINGS, SPEC, CPU)
+    log_probs, entropy = ppo_trainer._log_probs(training.policy, ppo_trainer._batch(CHOSEN, 0, CPU))
+    logits = training.policy(torch.tensor([[5, 12, 13]])).logits[0, -1]
+    expected = torch.log_softmax(logits, -1)
+    assert log_probs[1, 3].item() == pytest.approx(expected[14].item(), abs=1e-5)
+    assert entropy[1, 3].item() == pytest.approx(-(expected.exp() * expected).sum().item(), abs=1e-5)
+    assert log_probs[:, 0].tolist() == [0.0] * 3
+
+
+def test_a_value_is_what_is_expected_before_the_token(start):
+    training = Training(start, SETTINGS, SPEC, CPU)
+    torch.nn.init.ones_(training.critic.head.weight)
+    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    values = ppo_trainer._values(training.critic, batch)
+    alone = training.critic(torch.tensor([[5, 12, 13]]), torch.ones(1, 3))
+    assert values[1, 1:4].tolist() == pytest.approx(alone[0].tolist(), abs=1e-4)
+    assert values[:, 0].tolist() == [0.0] * 3
+
+
+def test_at_first_nothing_is_expected(start):
+    training = Training(start, SETTINGS, SPEC, CPU)
+    assert not ppo_trainer._values(training.critic, ppo_trainer._batch(CHOSEN, 0, CPU)).any()
+
+
+def weights(start, settings, chosen=CHOSEN):
+    training = Training(start, settings, SPEC, CPU)
+    facts = ppo_trainer._learn(training, chosen, settings)
+    return training, facts
+
+
+def test_how_episodes_are_cut_into_passes_does_not_matter(start):
+    one, facts = weights(start, SETTINGS)
+    other, others = weights(start, dataclasses.replace(SETTINGS, micro=1))
+    assert facts == pytest.approx(others, abs=1e-5)
+    for module in ("policy", "critic"):
+        for first, second in zip(getattr(one, module).parameters(), getattr(other, module).parameters(), strict=True):
+            assert torch.allclose(first, second, atol=2e-5)
+
+
+def test_what_the_world_says_is_not_learned():
+    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    logits = torch.zeros(*batch.ids.shape, 20, requires_grad=True)
+    log_probs, entropy = ppo_trainer._log_probs(lambda **_: SimpleNamespace(logits=logits), batch)
+    loss, _ = ppo.policy_loss(log_probs, log_probs.detach(), torch.ones(batch.mask.shape), batch.mask, 0.2, 0.28)
+    (loss - ppo.masked_mean(entropy, batch.mask)).backward()
+    # A place's logits are of the next token.
+    touched = (logits.grad != 0).any(-1).float()
+    assert torch.equal(touched[:, :-1], batch.mask[:, 1:])
+    assert not touched[:, -1].any()
+
+
+def test_episodes_that_fared_as_expected_teach_the_policy_nothing(start):
+    training, _ = weights(start, dataclasses.replace(SETTINGS, entropy=0.0), [(ONE, 0.0), (TWO, 0.0), (THREE, 0.0)])
+    fresh = Training(start, SETTINGS, SPEC, CPU)
+    for first, second in zip(training.policy.parameters(), fresh.policy.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_what_was_good_becomes_likelier_and_what_was_bad_less_likely(start):
+    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    training, _ = weights(start, SETTINGS)
+    before = (ppo_trainer._log_probs(Training(start, SETTINGS, SPEC, CPU).policy, batch)[0] * batch.mask).sum(1)
+    after = (ppo_trainer._log_probs(training.policy, batch)[0] * batch.mask).sum(1)
+    assert after[0] > before[0]
+    assert after[1] < before[1]
+
+
+def test_a_checkpoint_goes_on_as_if_it_had_never_been_left(start, tmp_path):
+    training, _ = weights(start, SETTINGS)
+    training.log.append({"iteration": 1})
+    training.save(tmp_path / "checkpoint-1")
+    ppo_trainer._learn(training, CHOSEN, SETTINGS)
+    resumed = Training(start, SETTINGS, SPEC, CPU)
+    resumed.restore(tmp_path / "checkpoint-1", SPEC)
+    assert resumed.done == 1
+    ppo_trainer._learn(resumed, CHOSEN, SETTINGS)
+    for module in ("policy", "critic"):
+        for first, second in zip(getattr(training, module).parameters(), getattr(resumed, module).parameters(), strict=True):
+            assert torch.equal(first, second)
+
+
+def test_a_checkpoint_that_is_not_whole_is_dropped(start, tmp_path):
+    training = Training(start, SETTINGS, SPEC, CPU)
+    for number in (2, 10):
+        training.save(tmp_path / f"checkpoint-{number}")
+    assert [path.name for path in ppo_trainer.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-10"]
+    (tmp_path / "checkpoint-10" / "critic.safetensors").write_bytes(b"")
+    (tmp_path / "checkpoint-11").mkdir()
+    assert [path.name for path in ppo_trainer.checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert not (tmp_path / "checkpoint-11").exists()
+
+
+def test_states_that_are_told_right_are_rewarded_where_it_is_asked():
+    right = turn([5], [6], Reply(("Up",), "", "s0", "s1"), "s0", ["s1"])
+    half = turn([5], [6], Reply(("Up",), "", "s0", "s9"), "s0", ["s1"])
+    plain = turn([5], [6], Reply(("Up",)), "s0", ["s1"])
+    episode = Episode(0, [right, half, plain])
+    assert ppo_trainer._score(episode, Rules(form="states"), 0.5) == pytest.approx(0.5 * 3)
+    assert ppo_trainer._score(episode, Rules(form="states"), 0.0) == 0.0
