@@ -51,6 +51,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+GRPO: dict[str, Any] = {
+    "num_iterations": 1,
+    "shuffle_dataset": False,
+    "min_p": 0.0,  # None would mean what is saved with the model
+    "repetition_penalty": 1.0,
+    "mask_truncated_completions": False,
+    "disable_dropout": True,
+    "remove_unused_columns": False,
+    "log_completions": False,
+}
+"""What every phase of GRPO sets alike."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -121,7 +133,7 @@ def sft(
     if weights is not None:
         scaled = per_step([weights[i] for i in order], schedule.batch)
         columns["weights"] = [[0.0] * len(rows[i][0]) + row for i, row in zip(order, scaled, strict=True)]
-    options = _options(out, schedule, schedule.batch, model, device, trainer) | {
+    options = options_of(out, schedule, schedule.batch, model, device, trainer) | {
         "train_sampling_strategy": "sequential",
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "max_length": None,
@@ -143,7 +155,7 @@ def sft(
             train_dataset=Dataset.from_dict(columns),
             processing_class=tokenizer,
             callbacks=callbacks,
-            peft_config=_adapters(model),
+            peft_config=adapters(model),
         ),
     )
 
@@ -197,28 +209,20 @@ def grpo(
     data = Dataset.from_list([{**prompts[i], "draw": number} for number, i in enumerate(drawn)])
     group = settings.generations
     elbo = settings.setting == "elbo"
-    options = _options(out, schedule, schedule.batch * group, model, device, trainer)
-    options |= SETTINGS[settings.setting] | {
+    options = options_of(out, schedule, schedule.batch * group, model, device, trainer)
+    options |= GRPO | SETTINGS[settings.setting] | {
         "num_generations": group,
         "max_completion_length": max_completion,
         "steps_per_generation": options["gradient_accumulation_steps"],
-        "num_iterations": 1,
-        "shuffle_dataset": False,
         # A baseline that holds the completion's own reward shrinks the policy gradient by (G - 1) / G; the theorem's
         # weighting of reward and KL holds when the KL shrinks alike.
         "beta": settings.beta * (group - 1) / group if elbo else settings.beta,
         "temperature": 1.0 if elbo else settings.temperature,
         "top_p": 1.0 if elbo else settings.top_p,
         "top_k": 0 if elbo else settings.top_k,
-        "min_p": 0.0,  # None would mean what is saved with the model
-        "repetition_penalty": 1.0,
         "epsilon": 0.2,
-        "mask_truncated_completions": False,
         "generation_kwargs": {"suppress_tokens": list(suppress)} if suppress else None,
-        "disable_dropout": True,
         "chat_template_kwargs": model.chat_template_kwargs,
-        "remove_unused_columns": False,
-        "log_completions": False,
     }
     return fit(
         start,
@@ -237,15 +241,15 @@ def grpo(
             train_dataset=data,
             processing_class=tokenizer,
             callbacks=callbacks,
-            peft_config=_adapters(model),
+            peft_config=adapters(model),
         ),
     )
 
 
-def _options(
+def options_of(
     out: Path, schedule: Schedule, rows: int, model: Model, device: str, trainer: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Options that both trainers share; `rows` is rows per optimiser step over all processes."""
+    """Options that all trainers share; `rows` is rows per optimiser step over all processes."""
     check_trainer(trainer or {})
     world = parallel.world_size()
     asked = (trainer or {}).get("per_device_train_batch_size", max(1, rows // world))
@@ -305,7 +309,8 @@ def _verbatim(cls: type, options: dict[str, Any], trainer: dict[str, Any] | None
     return options | {key: value for key, value in (trainer or {}).items() if key in known[cls]}
 
 
-def _adapters(model: Model) -> Any:
+def adapters(model: Model) -> Any:
+    """The LoRA configuration of a model's settings; `None` where all weights are trained."""
     if not model.lora_rank:
         return None
     from peft import LoraConfig

@@ -4,9 +4,10 @@ A *group* is episodes of one seed, which begin alike and meet the same chances. 
 seed whose layout is one of theirs is passed over, since in a small world layouts recur.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from swirl import worlds
@@ -17,6 +18,8 @@ from swirl.worlds.base import Step
 
 VALIDATION = 1_000_000
 """The first seed of validation; those of training count from 0."""
+STRIDE = 8
+"""Seeds that an iteration has for each of its groups, since some are passed over."""
 
 
 @dataclass
@@ -70,12 +73,7 @@ class Arena:
         Raises:
             InputError: The world has images.
         """
-        world = worlds.make(self.name, **self.options)
-        state, _ = world.reset(seed)
-        if not isinstance(state, str):
-            raise InputError(f"{self.name} shows images, which agents do not read; choose a world of words")
-        rules = getattr(world, "rules", f"You act in the world {self.name}.")
-        return [Scene(copy.deepcopy(world), state, seed, rules) for _ in range(count)]
+        return [self._scene(seed) for _ in range(count)]
 
     def tested(self) -> list[int]:
         """The seeds of validation."""
@@ -87,17 +85,31 @@ class Arena:
         Raises:
             InputError: None of a thousand seeds in a row has a layout of its own.
         """
-        held_out = {self._layout(seed) for seed in self.tested()}
         passed_over = 0
         for seed in range(first, VALIDATION):
-            if self._layout(seed) not in held_out:
+            if self._layout(seed) not in self._held_out:
                 passed_over = 0
                 yield seed
             elif (passed_over := passed_over + 1) == 1000:
                 raise InputError(
-                    f"{self.name}: the {len(held_out)} layouts of validation are all that there are; lower "
+                    f"{self.name}: the {len(self._held_out)} layouts of validation are all that there are; lower "
                     "evaluation.seeds, or make the world larger"
                 )
 
+    def drawn(self, iteration: int, groups: int) -> list[int]:
+        """The seeds of an iteration's groups."""
+        return list(islice(self.training(iteration * groups * STRIDE), groups))
+
+    @cached_property
+    def _held_out(self) -> set[str]:
+        return {self._layout(seed) for seed in self.tested()}
+
     def _layout(self, seed: int) -> str:
         return worlds.make(self.name, **self.options).reset(seed)[1]["layout"]
+
+    def _scene(self, seed: int) -> Scene:
+        world = worlds.make(self.name, **self.options)
+        state, _ = world.reset(seed)
+        if not isinstance(state, str):
+            raise InputError(f"{self.name} shows images, which agents do not read; choose a world of words")
+        return Scene(world, state, seed, getattr(world, "rules", f"You act in the world {self.name}."))

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from swirl import progress
+from swirl import metrics, progress
 from swirl.agents import conversation
 from swirl.agents.arena import Scene, step
 from swirl.agents.player import Sampled
-from swirl.agents.replies import OPEN, Form, Part, Reply, parse
+from swirl.agents.replies import OPEN, Form, Part, Reply, parse, told
 from swirl.errors import InputError
 
 
@@ -227,3 +227,15 @@ def _following(player: Plays, tokenizer: Any, episode: Episode, rules: Rules, sa
     )
     end = [] if sampled.finished else player.ends[:1]
     return end + conversation.following(tokenizer, text, player.ends, **rules.template)
+
+
+def worth(episode: Episode, rules: Rules, state_reward: float) -> float:
+    """What an episode is worth: its score, and so much for every state that a reply tells right."""
+    return episode.score + (state_reward * sum(_right(turn, rules) for turn in episode.turns) if state_reward else 0.0)
+
+
+def _right(turn: Turn, rules: Rules) -> float:
+    if not turn.read or turn.read.observation is None or turn.read.prediction is None:
+        return 0.0
+    seen, after = told(turn.state, rules.part), told(turn.after, rules.part)
+    return metrics.exact_match(turn.read.observation, seen) + metrics.exact_match(turn.read.prediction, after)

@@ -17,7 +17,6 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,18 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel
 
-from swirl import durable, metrics, models, progress
+from swirl import durable, models, progress
 from swirl.agents import ppo
 from swirl.agents.arena import Arena
 from swirl.agents.critic import Critic
-from swirl.agents.episodes import Episode, Rules, Turn, play
+from swirl.agents.episodes import Episode, Rules, play, worth
 from swirl.agents.player import Player
-from swirl.agents.replies import told
-from swirl.agents.settings import PPO
+from swirl.agents.settings import RL
 from swirl.config import Model
 
 logger = logging.getLogger("swirl")
 
 Facts = dict[str, Any]
-STRIDE = 8
-"""Seeds that an iteration has for each of its groups: those whose layouts are validation's are passed over."""
 
 
 class Training:
@@ -51,7 +47,7 @@ class Training:
         log: A row for each.
     """
 
-    def __init__(self, start: Path, settings: PPO, model: Model, device: torch.device) -> None:
+    def __init__(self, start: Path, settings: RL, model: Model, device: torch.device) -> None:
         self.policy, self.tokenizer = models.load(start, device, model.dtype, model.trust_remote_code)
         body = AutoModel.from_pretrained(start, dtype=self.policy.dtype, trust_remote_code=model.trust_remote_code)
         self.critic = Critic(body.to(device), self.policy.config.hidden_size)
@@ -79,16 +75,16 @@ class Training:
         self.done = len(self.log)
 
 
-def train(
+def learn(
     start: Path,
     out: Path,
     arena: Arena,
     rules: Rules,
-    settings: PPO,
+    settings: RL,
     *,
     model: Model,
     seed: int,
-    device: torch.device,
+    device: str,
     validate: Callable[[Any, Any], Facts],
     title: str = "ppo",
 ) -> Path:
@@ -109,7 +105,7 @@ def train(
     Returns:
         `out`.
     """
-    training = Training(start, settings, model, device)
+    training = Training(start, settings, model, models.device_of(device))
     found = checkpoints(out / "trainer")
     if found:
         training.restore(found[-1], model)
@@ -143,16 +139,15 @@ def checkpoints(folder: Path) -> list[Path]:
     return whole
 
 
-def _iterate(training: Training, arena: Arena, rules: Rules, settings: PPO, seed: int) -> Facts:
+def _iterate(training: Training, arena: Arena, rules: Rules, settings: RL, seed: int) -> Facts:
     """One iteration; what the log says of it."""
     number = int(np.random.SeedSequence([seed, training.done]).generate_state(1)[0] >> 1)
-    first = training.done * settings.groups * STRIDE
-    seeds = list(islice(arena.training(first), settings.groups))
+    seeds = arena.drawn(training.done, settings.groups)
     scenes = [scene for one in seeds for scene in arena.scenes(one, settings.size)]
     player = Player(training.policy, training.tokenizer, rules.reply, seed=number)
     episodes = play(player, training.tokenizer, scenes, rules)
     groups = [episodes[i : i + settings.size] for i in range(0, len(episodes), settings.size)]
-    scores = [[_score(episode, rules, settings.state_reward) for episode in group] for group in groups]
+    scores = [[worth(episode, rules, settings.state_reward) for episode in group] for group in groups]
     kept = ppo.most_spread(scores, settings.keep)
     chosen = [(episode, score) for i in kept for episode, score in zip(groups[i], scores[i], strict=True)]
     order = np.random.default_rng(number).permutation(len(chosen))
@@ -167,19 +162,7 @@ def _iterate(training: Training, arena: Arena, rules: Rules, settings: PPO, seed
     }
 
 
-def _score(episode: Episode, rules: Rules, state_reward: float) -> float:
-    """What an episode is worth: its score, and so much for every state that a reply tells right."""
-    return episode.score + (state_reward * sum(_right(turn, rules) for turn in episode.turns) if state_reward else 0.0)
-
-
-def _right(turn: Turn, rules: Rules) -> float:
-    if not turn.read or turn.read.observation is None or turn.read.prediction is None:
-        return 0.0
-    seen, after = told(turn.state, rules.part), told(turn.after, rules.part)
-    return metrics.exact_match(turn.read.observation, seen) + metrics.exact_match(turn.read.prediction, after)
-
-
-def _learn(training: Training, chosen: Sequence[tuple[Episode, float]], settings: PPO) -> Facts:
+def _learn(training: Training, chosen: Sequence[tuple[Episode, float]], settings: RL) -> Facts:
     """One pass over minibatches of the chosen episodes, each with what it is worth."""
     batch = _batch(chosen, training.tokenizer.pad_token_id, training.policy.device)
     parts = torch.arange(len(chosen), device=batch.ids.device).split(settings.micro)

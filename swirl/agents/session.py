@@ -41,7 +41,7 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         facts = json.loads((played / "phase.json").read_text()) if played.is_dir() else {}
         results = {
             "policy": str(policy.relative_to(out)),
-            "steps": {"self-play": facts.get("steps", 0), "ppo": sum(row["steps"] for row in curve)},
+            "steps": {"self-play": facts.get("steps", 0), "rl": sum(row["steps"] for row in curve)},
             "self_play": facts,
             "rows": rows,
         }

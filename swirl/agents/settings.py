@@ -82,30 +82,34 @@ class Tune:
 
 
 @dataclass(frozen=True)
-class PPO:
+class RL:
     """Stage 3: reinforcement learning on the task's reward."""
 
+    algorithm: Literal["ppo", "grpo"] = "ppo"
+    """`ppo`: with a critic, as the paper; `grpo`: by TRL, what an episode is worth against others of its seed."""
     iterations: int = 1000
     groups: int = 32
     """Seeds of an iteration."""
     size: int = 8
     """Episodes of each."""
     keep: float = 0.25
-    """Share of the groups, those whose scores differ most, that is trained on."""
+    """`ppo`: share of the groups, those whose scores differ most, that is trained on."""
     minibatch: int = 64
-    """Episodes of an optimiser step."""
+    """`ppo`: episodes of an optimiser step; that of `grpo` has all episodes of the iteration."""
     micro: int = 8
     """Episodes of a forward pass."""
     form: Form = "plain"
     """The form of reply that prompts ask for."""
     learning_rate: float = 1e-6
     critic_learning_rate: float = 1e-5
+    """`ppo`, as are the next ones down to `value_clip`."""
     gamma: float = 1.0
     lam: float = 1.0
-    clip_low: float = 0.2
-    clip_high: float = 0.28
     value_clip: float = 0.5
     entropy: float = 1e-3
+    """`ppo`: weight of the policy's entropy."""
+    clip_low: float = 0.2
+    clip_high: float = 0.28
     max_grad_norm: float = 1.0
     state_reward: float = 0.0
     """Added for every state told right in a reply, where the form has them: online world modelling."""
@@ -136,7 +140,7 @@ class AgentRecipe:
     base: Base = field(default_factory=Base)
     self_play: SelfPlay = field(default_factory=SelfPlay)
     tune: Tune = field(default_factory=Tune)
-    ppo: PPO = field(default_factory=PPO)
+    rl: RL = field(default_factory=RL)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def toml(self) -> str:
@@ -148,22 +152,22 @@ _RANGES: recipes.Ranges = {
     "at least 1": (
         lambda value: value >= 1,
         "threads play.turns play.per_turn play.actions play.reply base.episodes base.batch self_play.groups "
-        "self_play.size tune.epochs tune.batch ppo.groups ppo.minibatch ppo.micro ppo.save_every evaluation.seeds "
+        "self_play.size tune.epochs tune.batch rl.groups rl.minibatch rl.micro rl.save_every evaluation.seeds "
         "evaluation.samples model.max_length",
     ),
-    "at least 2: a group needs a spread": (lambda value: value >= 2, "ppo.size"),
+    "at least 2: a group needs a spread": (lambda value: value >= 2, "rl.size"),
     "0 or more": (
         lambda value: 0 <= value < math.inf,
-        "seed base.steps base.lr_warmup self_play.temperature tune.lr_warmup ppo.iterations ppo.clip_low "
-        "ppo.clip_high ppo.value_clip ppo.entropy ppo.state_reward",
+        "seed base.steps base.lr_warmup self_play.temperature tune.lr_warmup rl.iterations rl.clip_low "
+        "rl.clip_high rl.value_clip rl.entropy rl.state_reward",
     ),
     "more than 0": (
         lambda value: 0 < value < math.inf,
-        "base.learning_rate tune.learning_rate ppo.learning_rate ppo.critic_learning_rate ppo.max_grad_norm",
+        "base.learning_rate tune.learning_rate rl.learning_rate rl.critic_learning_rate rl.max_grad_norm",
     ),
     "0 or less": (lambda value: -math.inf < value <= 0, "play.penalty"),
-    "a share, more than 0 and at most 1": (lambda value: 0 < value <= 1, "ppo.keep"),
-    "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "base.slips ppo.gamma ppo.lam"),
+    "a share, more than 0 and at most 1": (lambda value: 0 < value <= 1, "rl.keep"),
+    "a share, at least 0 and at most 1": (lambda value: 0 <= value <= 1, "base.slips rl.gamma rl.lam"),
 }
 
 

@@ -2,7 +2,7 @@
 
     episodes = play(policy)                       stage 1, the states that it told put right
     policy   = sft(policy, episodes)              stage 2
-    policy   = ppo(policy, reward of the task)    stage 3
+    policy   = rl(policy, reward of the task)     stage 3
 
 `method = "rl"` is the third stage alone, from the same start.
 
@@ -20,4 +20,4 @@ def spa(run: Stages, policy: Path) -> Path:
     """The three stages; the last alone where the recipe says so."""
     if run.recipe.method == "spa":
         policy = run.tune(policy, run.self_play(policy))
-    return run.ppo(policy)
+    return run.learn(policy)

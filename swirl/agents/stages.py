@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import durable, ledger, models, tiny, train
-from swirl.agents import conversation, measures, ppo_trainer, selfplay
+from swirl.agents import conversation, grpo, measures, ppo_trainer, selfplay
 from swirl.agents.arena import Arena, Scene
 from swirl.agents.clumsy import Clumsy, say
 from swirl.agents.episodes import Episode, Rules, play
@@ -92,26 +92,27 @@ class Stages:
         count = pq.read_metadata(rows / "rows.parquet").num_rows
         return self._fine_tune("tune", policy, rows, settings, -(-count * settings.epochs // settings.batch))
 
-    def ppo(self, policy: Path) -> Path:
+    def learn(self, policy: Path) -> Path:
         """Stage 3: reinforcement learning on the task's reward."""
-        settings, rules = self.recipe.ppo, self.rules(self.recipe.ppo.form)
+        settings, rules = self.recipe.rl, self.rules(self.recipe.rl.form)
+        algorithm = {"ppo": ppo_trainer.learn, "grpo": grpo.learn}[settings.algorithm]
 
         def work(out: Path) -> None:
-            ppo_trainer.train(
+            algorithm(
                 policy,
                 out,
                 self.arena,
                 rules,
                 settings,
                 model=self.recipe.model,
-                seed=self.seed("ppo"),
-                device=self.device,
+                seed=self.seed("rl"),
+                device=self.recipe.device,
                 validate=lambda model, tokenizer: self._validate(model, tokenizer, rules),
             )
             shutil.rmtree(out / "trainer", ignore_errors=True)
 
-        self.policies["ppo"] = self.run.phase("ppo", work)
-        return self.policies["ppo"]
+        self.policies["rl"] = self.run.phase("rl", work)
+        return self.policies["rl"]
 
     def test(self) -> Path:
         """Measures the policy of every stage on the seeds of validation, in the form of reply that it is trained in."""
@@ -240,8 +241,8 @@ class Stages:
 
     def _forms(self, name: str) -> tuple[Form, ...]:
         """The forms of reply in which a stage's policy is measured: what it was trained in, the start in what follows."""
-        forms: dict[Form, None] = {self.recipe.ppo.form: None}
-        if name != "ppo" and self.recipe.method == "spa":
+        forms: dict[Form, None] = {self.recipe.rl.form: None}
+        if name != "rl" and self.recipe.method == "spa":
             forms["states"] = None
         return tuple(forms)
 

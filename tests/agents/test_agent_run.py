@@ -23,17 +23,17 @@ CHOICE = {
     "play.actions": "1",
     "base.episodes": "60",
     "base.steps": "120",
-    "ppo.iterations": "25",
-    "ppo.groups": "8",
-    "ppo.size": "8",
-    "ppo.keep": "1.0",
-    "ppo.minibatch": "32",
-    "ppo.micro": "32",
-    "ppo.learning_rate": "1e-3",
-    "ppo.critic_learning_rate": "3e-3",
-    "ppo.save_every": "25",
+    "rl.iterations": "25",
+    "rl.groups": "8",
+    "rl.size": "8",
+    "rl.keep": "1.0",
+    "rl.minibatch": "32",
+    "rl.micro": "32",
+    "rl.learning_rate": "1e-3",
+    "rl.critic_learning_rate": "3e-3",
+    "rl.save_every": "25",
     "evaluation.samples": "4",
-    "ppo.form": "plain",
+    "rl.form": "plain",
     "method": "rl",
 }
 
@@ -48,22 +48,24 @@ def value(results, policy, metric):
     return found
 
 
-def test_reinforcement_learning_finds_what_is_rewarded(choice, recipe_file, small, tmp_path):
-    results = session.run_recipe(settings.load(recipe_file, small | CHOICE), tmp_path / "run")
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_reinforcement_learning_finds_what_is_rewarded(algorithm, choice, recipe_file, small, tmp_path):
+    recipe = settings.load(recipe_file, small | CHOICE | {"rl.algorithm": algorithm})
+    results = session.run_recipe(recipe, tmp_path / "run")
     assert value(results, "base", "pass_at_1") < 0.6
-    assert value(results, "ppo", "pass_at_1") > 0.75
-    assert 0 < results["steps"]["ppo"] <= 25 * 64
+    assert value(results, "rl", "pass_at_1") > 0.75
+    assert 0 < results["steps"]["rl"] <= 25 * 64
 
 
 def test_the_log_and_the_table_say_what_was_done(choice, recipe_file, small, tmp_path, capsys):
-    short = {"base.steps": "60", "ppo.iterations": "2", "ppo.save_every": "1", "ppo.form": "states", "method": "spa"}
+    short = {"base.steps": "60", "rl.iterations": "2", "rl.save_every": "1", "rl.form": "states", "method": "spa"}
     results = session.run_recipe(settings.load(recipe_file, small | CHOICE | short), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in log] == [1, 2]
     assert all("validation_pass_at_1" in row for row in log)
-    assert results["steps"]["ppo"] == sum(row["steps"] for row in log)
+    assert results["steps"]["rl"] == sum(row["steps"] for row in log)
     assert results["steps"]["self-play"] == results["self_play"]["steps"] > 0
-    assert {row["policy"] for row in results["rows"]} == {"base", "tune", "ppo"}
+    assert {row["policy"] for row in results["rows"]} == {"base", "tune", "rl"}
     session.show(results, tmp_path / "run")
     assert "greedy_pass_at_1" in capsys.readouterr().out
     again = session.run_recipe(settings.load(recipe_file, small | CHOICE | short), tmp_path / "run")
@@ -75,7 +77,7 @@ def command(recipe_file, out, small):
     return [sys.executable, "-m", "swirl.cli", "agent", "train", str(recipe_file), "--out", str(out), *overrides]
 
 
-STAGES = ("base.partial/trainer/checkpoint-*", "self-play.partial", "tune.partial", "ppo.partial/trainer/checkpoint-*")
+STAGES = ("base.partial/trainer/checkpoint-*", "self-play.partial", "tune.partial", "rl.partial/trainer/checkpoint-*")
 
 
 @pytest.mark.slow
@@ -91,7 +93,7 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_weights(recipe_file, sma
         child.send_signal(signal.SIGKILL)
         child.wait()
     subprocess.run(command(recipe_file, killed, small), env=environment, check=True, capture_output=True)
-    for stage in ("base", "tune", "ppo"):
+    for stage in ("base", "tune", "rl"):
         [one], [two] = (list(folder.glob(f"phases/*-{stage}")) for folder in (clean, killed))
         first, second = (load(path, "cpu", "float32")[0].state_dict() for path in (one, two))
         assert all(torch.equal(first[name], second[name]) for name in first)
@@ -102,10 +104,10 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_weights(recipe_file, sma
     ("overrides", "message"),
     [
         ({"play.told": "true"}, "follows no instructions"),
-        ({"ppo.size": "1"}, "expected at least 2"),
-        ({"ppo.keep": "0"}, "more than 0 and at most 1"),
+        ({"rl.size": "1"}, "expected at least 2"),
+        ({"rl.keep": "0"}, "more than 0 and at most 1"),
         ({"play.penalty": "0.1"}, "expected 0 or less"),
-        ({"ppo.fomr": "plain"}, "did you mean ppo.form"),
+        ({"rl.fomr": "plain"}, "did you mean rl.form"),
         ({"play.reply": "690"}, "raise it"),
     ],
 )

@@ -8,14 +8,14 @@ import torch
 
 from swirl import tiny
 from swirl.agents import ppo, ppo_trainer
-from swirl.agents.episodes import Episode, Rules, Turn
+from swirl.agents.episodes import Episode, Rules, Turn, worth
 from swirl.agents.ppo_trainer import Training
 from swirl.agents.replies import Reply
-from swirl.agents.settings import PPO
+from swirl.agents.settings import RL
 from swirl.config import Model
 
 SPEC = Model(hidden=48, layers=2, heads=4, max_length=256)
-SETTINGS = PPO(minibatch=3, micro=3, learning_rate=1e-3, critic_learning_rate=1e-3, entropy=0.1)
+SETTINGS = RL(minibatch=3, micro=3, learning_rate=1e-3, critic_learning_rate=1e-3, entropy=0.1)
 CPU = torch.device("cpu")
 
 
@@ -86,7 +86,7 @@ def test_how_episodes_are_cut_into_passes_does_not_matter(start):
 
 def test_what_the_world_says_is_not_learned():
     batch = ppo_trainer._batch(CHOSEN, 0, CPU)
-    logits = torch.zeros(*batch.ids.shape, 20, requires_grad=True)
+    logits = torch.randn(*batch.ids.shape, 20, generator=torch.manual_seed(0)).requires_grad_()
     log_probs, entropy = ppo_trainer._log_probs(lambda **_: SimpleNamespace(logits=logits), batch)
     loss, _ = ppo.policy_loss(log_probs, log_probs.detach(), torch.ones(batch.mask.shape), batch.mask, 0.2, 0.28)
     (loss - ppo.masked_mean(entropy, batch.mask)).backward()
@@ -142,5 +142,5 @@ def test_states_that_are_told_right_are_rewarded_where_it_is_asked():
     half = turn([5], [6], Reply(("Up",), "", "s0", "s9"), "s0", ["s1"])
     plain = turn([5], [6], Reply(("Up",)), "s0", ["s1"])
     episode = Episode(0, [right, half, plain])
-    assert ppo_trainer._score(episode, Rules(form="states"), 0.5) == pytest.approx(0.5 * 3)
-    assert ppo_trainer._score(episode, Rules(form="states"), 0.0) == 0.0
+    assert worth(episode, Rules(form="states"), 0.5) == pytest.approx(0.5 * 3)
+    assert worth(episode, Rules(form="states"), 0.0) == 0.0
