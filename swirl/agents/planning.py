@@ -8,8 +8,8 @@ simulator (`simulators`) for a whole depth at once:
 
     [plan] = beam(simulator.expand, [Task(simulator.start([state]), lambda node: ("left", "right"))], Search(horizon=5))
 
-A plan is as long as the horizon, unless the episode ends before or nothing new can be reached. Among equal scores one
-comes first that leaves the episode going, then the shorter, then the first in the order of the actions' names.
+A plan is as long as the horizon, unless the episode ends before or nothing new is left to reach. Among equal scores
+one comes first that leaves the episode going, then the shorter, then the first in the order of the actions' names.
 
 Towards a *goal*, a state, rewards are not looked at: the value is 1 at the goal, half the token F1 of any other state,
 and 0 where the episode has ended elsewhere.
@@ -116,12 +116,22 @@ Planner = Callable[[Expand, Sequence[Task]], list[Plan]]
 
 @dataclass
 class _Tree:
-    """A beam search under way: the plans to go on from, those that ended, and the best gain of each state seen."""
+    """A beam search under way.
+
+    Attributes:
+        task: What is planned.
+        edge: Plans to go on from; at the end, those to choose among beside `ended`.
+        seen: The best gain of each state that was reached.
+        ended: Plans with which the episode ends.
+        idle: Plans after which some action leads back; to choose among once nothing new is left.
+        closed: Whether the search is over.
+    """
 
     task: Task
     edge: list[Plan]
     seen: dict[str, float]
     ended: list[Plan] = field(default_factory=list)
+    idle: list[Plan] = field(default_factory=list)
     closed: bool = False
 
 
@@ -131,9 +141,10 @@ def beam(expand: Expand, tasks: Sequence[Task], search: Search) -> list[Plan]:
     A state that was reached before, and not for less, is not gone on from. Towards a goal, the first plan that reaches
     it is taken. Tasks are searched side by side: a depth of all of them is one call of `expand`.
     """
-    trees = [_Tree(task, [Plan((), (task.start,))], {metrics.normalise(task.start.state): 0.0}) for task in tasks]
-    for tree in trees:
-        tree.closed = tree.task.start.terminated
+    trees = []
+    for task in tasks:
+        root = _scored(task, search, [Plan((), (task.start,))])
+        trees.append(_Tree(task, root, {metrics.normalise(task.start.state): 0.0}, closed=task.start.terminated))
     for _ in range(search.horizon):
         if not (going := [tree for tree in trees if not tree.closed]):
             break
@@ -145,33 +156,37 @@ def beam(expand: Expand, tasks: Sequence[Task], search: Search) -> list[Plan]:
         ]
         nodes = expand([plan.nodes[-1] for _, plan, *_ in tried], [action for *_, action, _ in tried])
         for tree in going:
-            grown = [
-                _grown(tree.task, search, plan, action, log_probability, node)
-                for (of, plan, action, log_probability), node in zip(tried, nodes, strict=True)
-                if of is tree
-            ]
-            _deepen(tree, _scored(tree.task, search, grown), search.width)
-    return [min([*tree.ended, *tree.edge], key=_rank) for tree in trees]
+            own = [(of, node) for of, node in zip(tried, nodes, strict=True) if of[0] is tree]
+            grown = [_grown(tree.task, search, *of[1:], node) for of, node in own]
+            _deepen(tree, [of[1] for of, _ in own], _scored(tree.task, search, grown), search.width)
+    return [min([*tree.ended, *tree.edge] or [Plan((), (tree.task.start,))], key=_rank) for tree in trees]
 
 
-def _deepen(tree: _Tree, plans: Sequence[Plan], width: int) -> None:
-    """One depth more: the best plans to a state each, that is new or was reached for less."""
+def _deepen(tree: _Tree, parents: Sequence[Plan], plans: Sequence[Plan], width: int) -> None:
+    """One depth more: the best plans to a state each, that is new or was reached for less.
+
+    Args:
+        tree: The search.
+        parents: Of each plan, the one that it has grown from.
+        plans: The depth.
+        width: Plans to keep.
+    """
     reached = [plan for plan in plans if _is_goal(tree.task, plan.nodes[-1])]
     if reached:
         tree.ended, tree.edge, tree.closed = [], reached[:1], True
         return
     found: dict[str, Plan] = {}
-    for plan in plans:
+    for parent, plan in zip(parents, plans, strict=True):
+        state = metrics.normalise(plan.nodes[-1].state)
         if plan.nodes[-1].terminated:
             tree.ended.append(plan)
-            continue
-        state = metrics.normalise(plan.nodes[-1].state)
-        if state not in tree.seen or plan.gained > tree.seen[state] + 1e-9:
+        elif state not in tree.seen or plan.gained > tree.seen[state] + 1e-9:
             tree.seen[state] = plan.gained
             found[state] = plan
+        else:
+            tree.idle.append(parent)
     tree.closed = not found
-    if found:
-        tree.edge = sorted(found.values(), key=lambda plan: (-round(plan.score, 9), -plan.likelihood))[:width]
+    tree.edge = sorted(found.values(), key=lambda plan: (-round(plan.score, 9), -plan.likelihood))[:width] or tree.idle
 
 
 def cem(expand: Expand, tasks: Sequence[Task], search: Search) -> list[Plan]:
@@ -294,9 +309,12 @@ def _is_over(task: Task, node: Node) -> bool:
     return node.terminated or _is_goal(task, node)
 
 
-def _rank(plan: Plan) -> tuple[float, bool, int, tuple[str, ...]]:
-    """Smallest for the best plan; rounded, for sums of equal rewards differ in their last digits."""
-    return -round(plan.score, 9), plan.nodes[-1].terminated, len(plan.actions), plan.actions
+def _rank(plan: Plan) -> tuple[float, bool, bool, int, tuple[str, ...]]:
+    """Smallest for the best plan; one to do nothing is the last among equals.
+
+    Scores are rounded, for sums of equal rewards differ in their last digits.
+    """
+    return -round(plan.score, 9), plan.nodes[-1].terminated, not plan.actions, len(plan.actions), plan.actions
 
 
 METHODS: dict[str, Callable[[Expand, Sequence[Task], Search], list[Plan]]] = {"beam": beam, "cem": cem}

@@ -212,7 +212,7 @@ def _alike(rooms: list[tuple[int, int]]) -> Iterator[list[int]]:
 
     Nearly always one group. A prompt that has outgrown the others must not cut them off.
     """
-    rest = sorted(rooms, reverse=True)
+    rest = sorted(rooms, key=lambda row: -row[0])
     while rest:
         most, _ = rest[0]
         size = sum(2 * room >= most for room, _ in rest)
