@@ -1,7 +1,7 @@
 """Where agents act: episodes of a world by seed, dealt out so that nothing is trained on that is tested.
 
-A *group* is episodes of one seed, which begin alike and meet the same chances. Seeds of validation are fixed; a training
-seed whose layout is one of theirs is passed over, since in a small world layouts recur.
+A *group* is episodes of one seed, which begin alike and meet the same chances. Seeds of validation are fixed; a
+training seed whose layout is one of theirs is passed over, since in a small world layouts recur.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,23 +39,9 @@ class Scene:
     rules: str
 
 
-def step(scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
-    """Take an action in each scene; `None` where there is no such action, which changes nothing."""
-    found: list[Step | None] = []
-    for scene, action in zip(scenes, actions, strict=True):
-        try:
-            after = scene.world.step(action)
-        except InputError:
-            found.append(None)
-            continue
-        scene.state = state_text(after[0])
-        found.append(after)
-    return found
-
-
 @dataclass(frozen=True)
 class Arena:
-    """Episodes of a world.
+    """Episodes of a world, `swirl.agents.dream.Dream` those of a model of it.
 
     Attributes:
         name: A key of `swirl.worlds.WORLDS`.
@@ -74,6 +60,19 @@ class Arena:
             InputError: The world has images.
         """
         return [self._scene(seed) for _ in range(count)]
+
+    def step(self, scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
+        """Take an action in each scene; `None` where there is no such action, which changes nothing."""
+        found: list[Step | None] = []
+        for scene, action in zip(scenes, actions, strict=True):
+            try:
+                after = scene.world.step(action)
+            except InputError:
+                found.append(None)
+                continue
+            scene.state = state_text(after[0])
+            found.append(after)
+        return found
 
     def tested(self) -> list[int]:
         """The seeds of validation."""

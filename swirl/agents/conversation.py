@@ -7,7 +7,7 @@ around it, so nothing is encoded twice and training sees what the agent saw. A t
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from swirl import prompts
 from swirl.agents.replies import OPEN, SEPARATOR, Form, state_spans
@@ -88,7 +88,7 @@ def following(tokenizer: Any, text: str, ends: Sequence[int], **template: Any) -
     turns = [("user", "."), ("assistant", HERE), ("user", guarded)]
     messages = [{"role": role, "content": content} for role, content in turns]
     whole = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **template)
-    before, here, after = whole.partition(HERE)
+    _, here, after = whole.partition(HERE)
     if not here:
         raise InputError("the chat template leaves replies out of a conversation; give a model whose template has them")
     for end in tokenizer.convert_ids_to_tokens(list(ends)):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from swirl import metrics, progress
 from swirl.agents import conversation
-from swirl.agents.arena import Scene, step
+from swirl.agents.arena import Arena, Scene
 from swirl.agents.player import Sampled
 from swirl.agents.replies import OPEN, Form, Part, Reply, parse, told
 from swirl.errors import InputError
@@ -129,13 +129,16 @@ class Plays(Protocol):
         ...
 
 
-def play(player: Plays, tokenizer: Any, scenes: Sequence[Scene], rules: Rules, title: str = "play") -> list[Episode]:
+def play(
+    player: Plays, tokenizer: Any, arena: Arena, scenes: Sequence[Scene], rules: Rules, title: str = "play"
+) -> list[Episode]:
     """Play episodes to their ends, all at once.
 
     Args:
         player: Fresh; its rows become those of the scenes.
         tokenizer: The policy's.
-        scenes: At their beginning; they are played in place.
+        arena: Where it plays.
+        scenes: Of the arena, at their beginning; they are played in place.
         rules: How episodes go.
         title: Shown in the progress bar.
 
@@ -156,7 +159,7 @@ def play(player: Plays, tokenizer: Any, scenes: Sequence[Scene], rules: Rules, t
             replies = player.reply([asked[i] for i in active])
             for i, sampled in zip(active, replies, strict=True):
                 episodes[i].turns.append(_read(scenes[i], asked[i], sampled, tokenizer))
-            _act([(scenes[i], episodes[i]) for i in active], rules)
+            _act(arena, [(scenes[i], episodes[i]) for i in active], rules)
             going = []
             for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
                 if not _over(episodes[i], rules):
@@ -185,12 +188,12 @@ def _wanted(episode: Episode, rules: Rules) -> tuple[str, ...]:
     return read.actions[: min(rules.per_turn, rules.actions - episode.steps)] if read else ()
 
 
-def _act(played: Sequence[tuple[Scene, Episode]], rules: Rules) -> None:
+def _act(arena: Arena, played: Sequence[tuple[Scene, Episode]], rules: Rules) -> None:
     """Take the actions of all episodes' last turns, the first of each, then the second: a world may be a model."""
     wanted = [_wanted(episode, rules) for _, episode in played]
     for number in range(max(map(len, wanted), default=0)):
         now = [i for i, (_, episode) in enumerate(played) if number < len(wanted[i]) and not episode.ended]
-        found = step([played[i][0] for i in now], [wanted[i][number] for i in now])
+        found = arena.step([played[i][0] for i in now], [wanted[i][number] for i in now])
         for i, after in zip(now, found, strict=True):
             scene, episode = played[i]
             turn = episode.turns[-1]

@@ -42,7 +42,7 @@ def learn(
         drawn = int(np.random.SeedSequence([seed, trainer.state.global_step]).generate_state(1)[0] >> 1)
         player = Player(policy, trainer.processing_class, rules.reply, seed=drawn)
         policy.eval()  # as TRL has it while it generates
-        episodes = play(player, trainer.processing_class, scenes, rules)
+        episodes = play(player, trainer.processing_class, arena, scenes, rules)
         policy.train()
         told = [_told(episode) for episode in episodes]
         return {

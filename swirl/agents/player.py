@@ -1,8 +1,8 @@
 """Replies of a policy in many conversations at once, each turn going on from the cache of those before.
 
 `generate` would compute a conversation anew for every turn. Here a turn costs its own tokens alone: new prompts are
-padded on the left of their block, so every row's last token is its own, and what is padding or comes after a reply's end
-is masked for ever.
+padded on the left of their block, so every row's last token is its own, and what is padding or comes after a reply's
+end is masked for ever.
 """
 
 from collections.abc import Sequence

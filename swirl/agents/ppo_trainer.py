@@ -5,11 +5,11 @@
         advantages by GAE on the agent's tokens, the whole score on the last of them
         one pass over minibatches: clipped surrogate - entropy; clipped value error
 
-No library of those that the project stands on trains episodes of many turns by PPO. Everything random in an iteration is
-drawn from its number and the phase's seed, so a checkpoint is the weights, the optimisers and a number.
+No library of those that the project stands on trains episodes of many turns by PPO. Everything random in an iteration
+is drawn from its number and the phase's seed, so a checkpoint is the weights, the optimisers and a number.
 
-Source: arXiv 2510.15047, section 3.3 and its released settings (PPO of verl in RAGEN, filtered by the reward's spread, no
-KL). Departure: the loss is over the agent's tokens alone, where the released code trains on the world's too.
+Source: arXiv 2510.15047, section 3.3 and its released settings (PPO of verl in RAGEN, filtered by the reward's spread,
+no KL). Departure: the loss is over the agent's tokens alone, where the released code trains on the world's too.
 """
 
 import json
@@ -145,7 +145,7 @@ def _iterate(training: Training, arena: Arena, rules: Rules, settings: RL, seed:
     seeds = arena.drawn(training.done, settings.groups)
     scenes = [scene for one in seeds for scene in arena.scenes(one, settings.size)]
     player = Player(training.policy, training.tokenizer, rules.reply, seed=number)
-    episodes = play(player, training.tokenizer, scenes, rules)
+    episodes = play(player, training.tokenizer, arena, scenes, rules)
     groups = [episodes[i : i + settings.size] for i in range(0, len(episodes), settings.size)]
     scores = [[worth(episode, rules, settings.state_reward) for episode in group] for group in groups]
     kept = ppo.most_spread(scores, settings.keep)

@@ -3,13 +3,13 @@
     the policy writes   <observation>what it believes</observation> ... <prediction>what it expects</prediction>
     what it learns from <observation>s_t</observation> ... <prediction>s_{t+1}</prediction>
 
-where s_{t+1} is the state after all actions of the turn, so that learning from it is learning how the world moves. Earlier
-turns of a conversation are put right as well. No episode is left out for having failed; a turn whose reply cannot be
-read is not learned from, but stays in the conversation.
+where s_{t+1} is the state after all actions of the turn, so that learning from it is learning how the world moves.
+Earlier turns of a conversation are put right as well. No episode is left out for having failed; a turn whose reply
+cannot be read is not learned from, but stays in the conversation.
 
-Source: Internalizing World Models via Self-Play Finetuning for Agentic RL, arXiv 2510.15047, section 3.2. A departure: a
-row is a whole episode with the loss on its replies, not one row per turn; the tokens that are learned are the same, each
-once per epoch.
+Source: Internalizing World Models via Self-Play Finetuning for Agentic RL, arXiv 2510.15047, section 3.2. A departure:
+a row is a whole episode with the loss on its replies, not one row per turn; the tokens that are learned are the same,
+each once per epoch.
 """
 
 from collections.abc import Sequence

@@ -23,8 +23,8 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         out: The run folder.
 
     Returns:
-        What `results.json` holds: the policy's folder, the actions that its stages took in the world (`steps`), and a row
-        per policy, form of reply and metric.
+        What `results.json` holds: the policy's folder, the actions that its stages took in the world (`steps`), and a
+        row per policy, form of reply and metric.
 
     Raises:
         InputError: The recipe or the run folder cannot be used.

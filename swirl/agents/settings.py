@@ -16,6 +16,7 @@ from swirl.agents.replies import Form, Part
 from swirl.config import Model
 from swirl.errors import InputError
 
+
 @dataclass(frozen=True)
 class Play:
     """The world that is acted in, and how episodes go."""

@@ -14,17 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import durable, ledger, models, tiny, train
-from swirl.agents import conversation, grpo, measures, ppo_trainer, selfplay
+from swirl.agents import conversation, evaluation, grpo, measures, ppo_trainer, selfplay
 from swirl.agents.arena import Arena, Scene
 from swirl.agents.clumsy import Clumsy, say
-from swirl.agents.episodes import Episode, Rules, play
-from swirl.agents.player import Player
+from swirl.agents.episodes import Rules
 from swirl.agents.replies import Form
 from swirl.agents.settings import AgentRecipe, Base, Tune
 from swirl.errors import InputError
 
-BATCH = 128
-"""Episodes that are played at once outside of training."""
 TEXTS = 300
 """Seeds whose first states and replies make a tiny model's vocabulary."""
 FIRST = 500_000
@@ -107,7 +104,10 @@ class Stages:
                 model=self.recipe.model,
                 seed=self.seed("rl"),
                 device=self.recipe.device,
-                validate=lambda model, tokenizer: self._validate(model, tokenizer, rules),
+                validate=lambda model, tokenizer: {
+                    f"validation_{row['metric']}": row["value"]
+                    for row in evaluation.tested(model, tokenizer, self.arena, rules, 1)
+                },
             )
             shutil.rmtree(out / "trainer", ignore_errors=True)
 
@@ -117,18 +117,6 @@ class Stages:
     def test(self) -> Path:
         """Measures the policy of every stage on the seeds of validation, in the form of reply that it is trained in."""
         return self.run.phase("test", self._test, into="test")
-
-    def play(self, player: Any, tokenizer: Any, scenes: list[Scene], rules: Rules, title: str) -> list[Episode]:
-        """Episodes of a player that is made for each batch of scenes: a function of them and a seed."""
-        episodes = []
-        for number, start in enumerate(range(0, len(scenes), BATCH)):
-            some = scenes[start : start + BATCH]
-            episodes += play(player(some, self.seed(f"{title}-{number}")), tokenizer, some, rules, title)
-        return episodes
-
-    def policy(self, model: Any, tokenizer: Any, rules: Rules, temperature: float = 1.0) -> Any:
-        """A player for each batch of scenes, for `play`."""
-        return lambda scenes, seed: Player(model, tokenizer, rules.reply, temperature, seed)
 
     def _build(self, out: Path) -> None:
         """A tiny model, with a vocabulary made of what it will read and write."""
@@ -153,7 +141,7 @@ class Stages:
         for arena, rules in self._lessons():
             scenes = [arena.scenes(seed, 1)[0] for seed in islice(arena.training(), base.episodes)]
             player = partial(_clumsy, tokenizer, base.slips, rules)
-            for episode in self.play(player, tokenizer, scenes, rules, "base-episodes"):
+            for episode in evaluation.play_all(player, tokenizer, arena, scenes, rules, self.seed("base"), "base"):
                 rows.append(selfplay.row(tokenizer, episode, [turn.read for turn in episode.turns]))
         self._write(rows, out, {"episodes": len(rows)})
 
@@ -162,10 +150,11 @@ class Stages:
         model, tokenizer = self._load(policy)
         seeds = islice(self.arena.training(FIRST), settings.groups)
         scenes = [scene for seed in seeds for scene in self.arena.scenes(seed, settings.size)]
-        player = self.policy(model, tokenizer, rules, settings.temperature)
+        player = evaluation.policy(model, tokenizer, rules, settings.temperature)
         if settings.actions == "random":
             player = partial(_clumsy, tokenizer, 1.0, rules)
-        episodes = self.play(player, tokenizer, scenes, rules, "self-play")
+        seed = self.seed("self-play")
+        episodes = evaluation.play_all(player, tokenizer, self.arena, scenes, rules, seed, "self-play")
         believed = settings.states == "believed"
         replies = [selfplay.as_written(e) if believed else selfplay.put_right(e, rules.part) for e in episodes]
         rows = [
@@ -215,32 +204,20 @@ class Stages:
         spec = self.recipe.model
         return models.load(policy, self.device, spec.dtype, spec.trust_remote_code)
 
-    def _validate(self, model: Any, tokenizer: Any, rules: Rules) -> dict[str, float]:
-        """How a policy in training does: an episode for every seed of validation, at temperature 1."""
-        scenes = [scene for seed in self.arena.tested() for scene in self.arena.scenes(seed, 1)]
-        episodes = self.play(self.policy(model, tokenizer, rules), tokenizer, scenes, rules, "validate")
-        rows = measures.measure(episodes, [1], rules.part)
-        return {f"validation_{row['metric']}": row["value"] for row in rows}
-
     def _test(self, out: Path) -> None:
-        samples, rows = self.recipe.evaluation.samples, []
-        ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
+        rows = []
         for name, path in self.policies.items():
             model, tokenizer = self._load(path)
             for form in self._forms(name):
-                rules = self.rules(form)
-                scenes = [scene for seed in self.arena.tested() for scene in self.arena.scenes(seed, samples)]
-                played = self.play(self.policy(model, tokenizer, rules), tokenizer, scenes, rules, "test")
-                found = measures.measure(played, ks, rules.part)
-                scenes = [scene for seed in self.arena.tested() for scene in self.arena.scenes(seed, 1)]
-                greedy = self.play(self.policy(model, tokenizer, rules, 0.0), tokenizer, scenes, rules, "test, greedy")
-                [first] = [row for row in measures.measure(greedy, [1], rules.part) if row["metric"] == "pass_at_1"]
-                found.append({**first, "metric": "greedy_pass_at_1"})
+                played = (model, tokenizer, self.arena, self.rules(form))
+                found = evaluation.tested(*played, self.recipe.evaluation.samples)
+                [greedy] = [row for row in evaluation.tested(*played, 1, 0.0) if row["metric"] == "pass_at_1"]
+                found.append({**greedy, "metric": "greedy_pass_at_1"})
                 rows += [{"policy": name, "form": form, "seed": self.recipe.seed, **row} for row in found]
         durable.atomic_write(out / "phase.json", json.dumps({"test": rows}, indent=1) + "\n")
 
     def _forms(self, name: str) -> tuple[Form, ...]:
-        """The forms of reply in which a stage's policy is measured: what it was trained in, the start in what follows."""
+        """The forms of reply that a stage's policy is measured in: its own, and of a start what follows."""
         forms: dict[Form, None] = {self.recipe.rl.form: None}
         if name != "rl" and self.recipe.method == "spa":
             forms["states"] = None

@@ -97,7 +97,10 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_weights(recipe_file, sma
         [one], [two] = (list(folder.glob(f"phases/*-{stage}")) for folder in (clean, killed))
         first, second = (load(path, "cpu", "float32")[0].state_dict() for path in (one, two))
         assert all(torch.equal(first[name], second[name]) for name in first)
-    assert json.loads((clean / "results.json").read_text())["rows"] == json.loads((killed / "results.json").read_text())["rows"]
+    assert (
+        json.loads((clean / "results.json").read_text())["rows"]
+        == json.loads((killed / "results.json").read_text())["rows"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def safe_scene():
 
 def run(tokenizer, lines, rules):
     script = Script(tokenizer, lines)
-    return play(script, tokenizer, [safe_scene() for _ in lines], rules), script
+    return play(script, tokenizer, LAKE, [safe_scene() for _ in lines], rules), script
 
 
 def test_actions_are_taken_in_order_and_the_next_prompt_says_what_came(tokenizer):
@@ -90,7 +90,9 @@ def test_a_reply_that_is_cut_off_does_nothing_and_is_ended_in_the_next_prompt(to
 
 def test_episodes_end_by_themselves_while_others_go_on(tokenizer):
     rules = Rules(turns=3, actions=4, per_turn=4, reply=64, max_length=2000)
-    episodes, _ = run(tokenizer, [["Left", "Left", "Left"], ["Left || Left || Left || Left"], ["Up", "CUT", "Up"]], rules)
+    episodes, _ = run(
+        tokenizer, [["Left", "Left", "Left"], ["Left || Left || Left || Left"], ["Up", "CUT", "Up"]], rules
+    )
     assert [len(episode.turns) for episode in episodes] == [3, 1, 3]
     assert [episode.steps for episode in episodes] == [3, 4, 2]
 
@@ -101,12 +103,16 @@ def test_a_goal_is_a_success_and_a_hole_is_none(tokenizer):
     for seed in range(30):
         [scene] = arena.scenes(seed, 1)
         way = " || ".join(scene.world.solve())
-        [episode] = play(Script(tokenizer, [[way]]), tokenizer, [scene], Rules(turns=1, per_turn=9, reply=99, max_length=2000))
+        [episode] = play(
+            Script(tokenizer, [[way]]), tokenizer, arena, [scene], Rules(turns=1, per_turn=9, reply=99, max_length=2000)
+        )
         won += episode.success and episode.ended and episode.score == 1.0
         [scene] = arena.scenes(seed, 1)
         holes = scene.state.split("\n")[0] == "P O _ _" or scene.state.split("\n")[0].startswith("P O")
         if holes:
-            [episode] = play(Script(tokenizer, [["Right"]]), tokenizer, [scene], Rules(turns=1, reply=64, max_length=2000))
+            [episode] = play(
+                Script(tokenizer, [["Right"]]), tokenizer, arena, [scene], Rules(turns=1, reply=64, max_length=2000)
+            )
             assert (episode.success, episode.ended) == (False, True)
             lost += 1
     assert won == 30

@@ -122,7 +122,9 @@ def test_a_checkpoint_goes_on_as_if_it_had_never_been_left(start, tmp_path):
     assert resumed.done == 1
     ppo_trainer._learn(resumed, CHOSEN, SETTINGS)
     for module in ("policy", "critic"):
-        for first, second in zip(getattr(training, module).parameters(), getattr(resumed, module).parameters(), strict=True):
+        for first, second in zip(
+            getattr(training, module).parameters(), getattr(resumed, module).parameters(), strict=True
+        ):
             assert torch.equal(first, second)
 
 
