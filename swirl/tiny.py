@@ -3,8 +3,8 @@
 A Llama of about a million parameters with a byte-level BPE tokenizer trained on the recording's own text: it can write
 any text, and a world with few words gets about one token per word. With `tokens = "lines"` one whose states repeat
 their lines gets about one per line; with `tokens = "phrases"` the cells of a grid and the digits of coordinates stay
-tokens of their own, and the words around them are few. Llama, because a custom tokenizer saved beside some other configurations (qwen2) is
-replaced on loading by that model's own class.
+tokens of their own, and the words around them are few. Llama, because a custom tokenizer saved beside some other
+configurations (qwen2) is replaced on loading by that model's own class.
 """
 
 from collections.abc import Iterable

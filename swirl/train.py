@@ -210,24 +210,21 @@ def grpo(
     group = settings.generations
     elbo = settings.setting == "elbo"
     options = options_of(out, schedule, schedule.batch * group, model, device, trainer)
-    options |= (
-        GRPO
-        | SETTINGS[settings.setting]
-        | {
-            "num_generations": group,
-            "max_completion_length": max_completion,
-            "steps_per_generation": options["gradient_accumulation_steps"],
-            # A baseline that holds the completion's own reward shrinks the policy gradient by (G - 1) / G; the theorem's
-            # weighting of reward and KL holds when the KL shrinks alike.
-            "beta": settings.beta * (group - 1) / group if elbo else settings.beta,
-            "temperature": 1.0 if elbo else settings.temperature,
-            "top_p": 1.0 if elbo else settings.top_p,
-            "top_k": 0 if elbo else settings.top_k,
-            "epsilon": 0.2,
-            "generation_kwargs": {"suppress_tokens": list(suppress)} if suppress else None,
-            "chat_template_kwargs": model.chat_template_kwargs,
-        }
-    )
+    options |= GRPO | SETTINGS[settings.setting]
+    options |= {
+        "num_generations": group,
+        "max_completion_length": max_completion,
+        "steps_per_generation": options["gradient_accumulation_steps"],
+        # A baseline that holds the completion's own reward shrinks the policy gradient by (G - 1) / G; the theorem's
+        # weighting of reward and KL holds when the KL shrinks alike.
+        "beta": settings.beta * (group - 1) / group if elbo else settings.beta,
+        "temperature": 1.0 if elbo else settings.temperature,
+        "top_p": 1.0 if elbo else settings.top_p,
+        "top_k": 0 if elbo else settings.top_k,
+        "epsilon": 0.2,
+        "generation_kwargs": {"suppress_tokens": list(suppress)} if suppress else None,
+        "chat_template_kwargs": model.chat_template_kwargs,
+    }
     return fit(
         start,
         out,

@@ -46,8 +46,8 @@ class Sudoku(Puzzle):
 
     name = "sudoku"
     rules = (
-        "You are solving a Sudoku: fill the empty cells (.) so that every row, column and block holds each number once. "
-        "An action is row,column,number, counted from 1."
+        "You are solving a Sudoku: fill the empty cells (.) so that every row, column and block holds each number "
+        "once. An action is row,column,number, counted from 1."
     )
 
     def __init__(self, block: int = 2, empty: int = 6, coordinates: bool = True, max_steps: int = 30):

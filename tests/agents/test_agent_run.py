@@ -50,7 +50,9 @@ def value(results, policy, metric):
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_reinforcement_learning_finds_what_is_rewarded(algorithm, choice, recipe_file, small, tmp_path):
-    recipe = settings.load(recipe_file, small | CHOICE | {"rl.algorithm": algorithm})
+    # GRPO takes one optimiser step per iteration, and its rate falls.
+    rate = {"ppo": "1e-3", "grpo": "4e-3"}[algorithm]
+    recipe = settings.load(recipe_file, small | CHOICE | {"rl.algorithm": algorithm, "rl.learning_rate": rate})
     results = session.run_recipe(recipe, tmp_path / "run")
     assert value(results, "base", "pass_at_1") < 0.6
     assert value(results, "rl", "pass_at_1") > 0.75
@@ -97,10 +99,8 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_weights(recipe_file, sma
         [one], [two] = (list(folder.glob(f"phases/*-{stage}")) for folder in (clean, killed))
         first, second = (load(path, "cpu", "float32")[0].state_dict() for path in (one, two))
         assert all(torch.equal(first[name], second[name]) for name in first)
-    assert (
-        json.loads((clean / "results.json").read_text())["rows"]
-        == json.loads((killed / "results.json").read_text())["rows"]
-    )
+    first, second = (json.loads((folder / "results.json").read_text()) for folder in (clean, killed))
+    assert first == second
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,10 @@ class Script:
         self.told.append([self._tokenizer.decode(ids) for ids in prompts])
         texts = [row.pop(0) for row in self._lines]
         whole = [conversation.reply(self._tokenizer, f"<think></think><answer>{text}</answer>")[0] for text in texts]
-        return [Sampled(ids[:-1], False) if text == "CUT" else Sampled(ids, True) for ids, text in zip(whole, texts)]
+        return [
+            Sampled(ids[:-1], False) if text == "CUT" else Sampled(ids, True)
+            for ids, text in zip(whole, texts, strict=True)
+        ]
 
     def keep(self, rows):
         """Drop the others."""
@@ -132,13 +135,13 @@ def test_an_episode_ends_where_the_model_could_read_no_further(tokenizer):
 def test_no_layout_is_both_trained_on_and_tested():
     arena = Arena("frozenlake", {"slippery": False}, validation=64)
     tested = {arena.scenes(seed, 1)[0].state for seed in arena.tested()}
-    seeds = [seed for seed, _ in zip(arena.training(), range(100))]
+    seeds = [seed for seed, _ in zip(arena.training(), range(100), strict=False)]
     assert not tested & {arena.scenes(seed, 1)[0].state for seed in seeds}
     assert max(seeds) > 100, "some were passed over, or the test says nothing"
 
 
 def test_a_world_with_no_more_layouts_than_are_tested_is_refused():
-    with pytest.raises(InputError, match="lower evaluation.seeds"):
+    with pytest.raises(InputError, match=r"lower evaluation\.seeds"):
         next(Arena("frozenlake", {"size": 2}, validation=64).training())
 
 
