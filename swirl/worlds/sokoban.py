@@ -57,8 +57,8 @@ class Sokoban(Puzzle):
     name = "sokoban"
     rules = (
         "You are solving a Sokoban puzzle: push every box (X) onto a target (O). In the grid # is a wall, _ floor, P "
-        "you, S you on a target, √ a box on its target; coordinates are (row,column), from 0 at the top left. You push a "
-        "box by moving into it. You cannot pull one, nor push it into a wall or another box."
+        "you, S you on a target, √ a box on its target; coordinates are (row,column), from 0 at the top left. You push "
+        "a box by moving into it. You cannot pull one, nor push it into a wall or another box."
     )
 
     def __init__(self, size: int = 6, boxes: int = 1, pushes: int = 1, coordinates: bool = True, max_steps: int = 30):
