@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from swirl import worlds
 from swirl.errors import InputError
 from swirl.types import state_text
-from swirl.worlds import World
 from swirl.worlds.base import Step
 
 VALIDATION = 1_000_000
@@ -27,21 +26,43 @@ class Scene:
     """An episode that is being played.
 
     Attributes:
-        world: In its state now.
-        state: That state in words.
+        handle: What its arena goes on from: a world, or a node of a simulator.
+        state: The state now.
         seed: What it began with.
-        rules: The world in words.
+        manual: The world in words.
+        actions: Those that there are, where they can be listed.
     """
 
-    world: World
+    handle: Any
     state: str
     seed: int
-    rules: str
+    manual: str
+    actions: tuple[str, ...]
+
+
+class Arena(Protocol):
+    """Where agents train and are tested: a world (`WorldArena`), or a model of one (`DreamArena`)."""
+
+    def scenes(self, seed: int, count: int) -> list[Scene]:
+        """A group: so many episodes of a seed, at their beginning."""
+        ...
+
+    def step(self, scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
+        """Take an action in each scene; `None` where there is no such action, which changes nothing."""
+        ...
+
+    def tested(self) -> list[int]:
+        """The seeds of validation."""
+        ...
+
+    def drawn(self, iteration: int, groups: int) -> list[int]:
+        """The seeds of an iteration's groups; none has a layout of validation."""
+        ...
 
 
 @dataclass(frozen=True)
-class Arena:
-    """Episodes of a world, `swirl.agents.dream.Dream` those of a model of it.
+class WorldArena:
+    """Episodes of a world itself.
 
     Attributes:
         name: A key of `swirl.worlds.WORLDS`.
@@ -66,7 +87,7 @@ class Arena:
         found: list[Step | None] = []
         for scene, action in zip(scenes, actions, strict=True):
             try:
-                after = scene.world.step(action)
+                after = scene.handle.step(action)
             except InputError:
                 found.append(None)
                 continue
@@ -111,4 +132,5 @@ class Arena:
         state, _ = world.reset(seed)
         if not isinstance(state, str):
             raise InputError(f"{self.name} shows images, which agents do not read; choose a world of words")
-        return Scene(world, state, seed, getattr(world, "rules", f"You act in the world {self.name}."))
+        manual = getattr(world, "manual", f"You act in the world {self.name}.")
+        return Scene(world, state, seed, manual, world.actions(state) or ())

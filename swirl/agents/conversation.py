@@ -54,16 +54,16 @@ def ask(
     return "\n".join([*lines, f"Turn {turn}. State:", state, asked])
 
 
-def introduction(rules: str, actions: Sequence[str], most: int) -> str:
+def introduction(manual: str, actions: Sequence[str], most: int) -> str:
     """What a model that follows instructions is told first.
 
     Args:
-        rules: The world in words.
+        manual: The world in words.
         actions: The actions that there are, where they can be listed.
         most: Actions that a turn may have.
     """
     one = f" They are {', '.join(actions)}." if actions else ""
-    return f"{rules} Write your next actions in order, {most} at most, with {SEPARATOR} between.{one}"
+    return f"{manual} Write your next actions in order, {most} at most, with {SEPARATOR} between.{one}"
 
 
 def first(tokenizer: Any, text: str, **template: Any) -> list[int]:

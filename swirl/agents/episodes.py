@@ -83,7 +83,7 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Rules:
+class Terms:
     """How episodes go.
 
     Attributes:
@@ -130,7 +130,7 @@ class Plays(Protocol):
 
 
 def play(
-    player: Plays, tokenizer: Any, arena: Arena, scenes: Sequence[Scene], rules: Rules, title: str = "play"
+    player: Plays, tokenizer: Any, arena: Arena, scenes: Sequence[Scene], terms: Terms, title: str = "play"
 ) -> list[Episode]:
     """Play episodes to their ends, all at once.
 
@@ -139,19 +139,19 @@ def play(
         tokenizer: The policy's.
         arena: Where it plays.
         scenes: Of the arena, at their beginning; they are played in place.
-        rules: How episodes go.
+        terms: How episodes go.
         title: Shown in the progress bar.
 
     Raises:
         InputError: A first prompt is too long.
     """
     episodes = [Episode(scene.seed) for scene in scenes]
-    asked = [_first(tokenizer, scene, rules) for scene in scenes]
+    asked = [_first(tokenizer, scene, terms) for scene in scenes]
     lengths = list(map(len, asked))
-    if max(lengths) + rules.reply > rules.max_length:
+    if max(lengths) + terms.reply > terms.max_length:
         raise InputError(
-            f"a first prompt has {max(lengths)} tokens, and model.max_length = {rules.max_length} leaves no room for "
-            f"a reply of {rules.reply}; raise it"
+            f"a first prompt has {max(lengths)} tokens, and model.max_length = {terms.max_length} leaves no room for "
+            f"a reply of {terms.reply}; raise it"
         )
     active = list(range(len(scenes)))
     with progress.bar(title, len(scenes)) as bar:
@@ -159,13 +159,13 @@ def play(
             replies = player.reply([asked[i] for i in active])
             for i, sampled in zip(active, replies, strict=True):
                 episodes[i].turns.append(_read(scenes[i], asked[i], sampled, tokenizer))
-            _act(arena, [(scenes[i], episodes[i]) for i in active], rules)
+            _act(arena, [(scenes[i], episodes[i]) for i in active], terms)
             going = []
             for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
-                if not _over(episodes[i], rules):
-                    asked[i] = _following(player, tokenizer, episodes[i], rules, sampled)
+                if not _over(episodes[i], terms):
+                    asked[i] = _following(player, tokenizer, episodes[i], terms, sampled)
                     lengths[i] += len(sampled.ids) + len(asked[i])
-                    if lengths[i] + rules.reply <= rules.max_length:
+                    if lengths[i] + terms.reply <= terms.max_length:
                         going.append(row)
             bar.advance(len(active) - len(going))
             player.keep(going)
@@ -173,8 +173,8 @@ def play(
     return episodes
 
 
-def _over(episode: Episode, rules: Rules) -> bool:
-    return episode.ended or len(episode.turns) >= rules.turns or episode.steps >= rules.actions
+def _over(episode: Episode, terms: Terms) -> bool:
+    return episode.ended or len(episode.turns) >= terms.turns or episode.steps >= terms.actions
 
 
 def _read(scene: Scene, asked: list[int], sampled: Sampled, tokenizer: Any) -> Turn:
@@ -182,15 +182,15 @@ def _read(scene: Scene, asked: list[int], sampled: Sampled, tokenizer: Any) -> T
     return Turn(scene.state, asked, sampled.ids, text, parse(text) if sampled.finished else None, sampled.finished)
 
 
-def _wanted(episode: Episode, rules: Rules) -> tuple[str, ...]:
+def _wanted(episode: Episode, terms: Terms) -> tuple[str, ...]:
     """Actions of the last turn that there is still room for."""
     read = episode.turns[-1].read
-    return read.actions[: min(rules.per_turn, rules.actions - episode.steps)] if read else ()
+    return read.actions[: min(terms.per_turn, terms.actions - episode.steps)] if read else ()
 
 
-def _act(arena: Arena, played: Sequence[tuple[Scene, Episode]], rules: Rules) -> None:
+def _act(arena: Arena, played: Sequence[tuple[Scene, Episode]], terms: Terms) -> None:
     """Take the actions of all episodes' last turns, the first of each, then the second: a world may be a model."""
-    wanted = [_wanted(episode, rules) for _, episode in played]
+    wanted = [_wanted(episode, terms) for _, episode in played]
     for number in range(max(map(len, wanted), default=0)):
         now = [i for i, (_, episode) in enumerate(played) if number < len(wanted[i]) and not episode.ended]
         found = arena.step([played[i][0] for i in now], [wanted[i][number] for i in now])
@@ -208,37 +208,36 @@ def _act(arena: Arena, played: Sequence[tuple[Scene, Episode]], rules: Rules) ->
             episode.success = terminated and reward > 0
     for _, episode in played:
         turn = episode.turns[-1]
-        turn.penalty = rules.penalty if turn.unknown or turn.read is None else 0.0
+        turn.penalty = terms.penalty if turn.unknown or turn.read is None else 0.0
 
 
-def _first(tokenizer: Any, scene: Scene, rules: Rules) -> list[int]:
-    listed = scene.world.actions(scene.state) or ()
-    before = conversation.introduction(scene.rules, listed, rules.per_turn) if rules.told else ""
-    text = conversation.ask(scene.state, rules.actions, rules.form, told=rules.told, before=before)
-    return conversation.first(tokenizer, text, **rules.template)
+def _first(tokenizer: Any, scene: Scene, terms: Terms) -> list[int]:
+    before = conversation.introduction(scene.manual, scene.actions, terms.per_turn) if terms.told else ""
+    text = conversation.ask(scene.state, terms.actions, terms.form, told=terms.told, before=before)
+    return conversation.first(tokenizer, text, **terms.template)
 
 
-def _following(player: Plays, tokenizer: Any, episode: Episode, rules: Rules, sampled: Sampled) -> list[int]:
+def _following(player: Plays, tokenizer: Any, episode: Episode, terms: Terms, sampled: Sampled) -> list[int]:
     last = episode.turns[-1]
     text = conversation.ask(
         last.after,
-        rules.actions - episode.steps,
-        rules.form,
-        told=rules.told,
+        terms.actions - episode.steps,
+        terms.form,
+        told=terms.told,
         turn=len(episode.turns) + 1,
         reward=sum(last.rewards) + last.penalty,
     )
     end = [] if sampled.finished else player.ends[:1]
-    return end + conversation.following(tokenizer, text, player.ends, **rules.template)
+    return end + conversation.following(tokenizer, text, player.ends, **terms.template)
 
 
-def worth(episode: Episode, rules: Rules, state_reward: float) -> float:
+def worth(episode: Episode, terms: Terms, state_reward: float) -> float:
     """What an episode is worth: its score, and so much for every state that a reply tells right."""
-    return episode.score + (state_reward * sum(_right(turn, rules) for turn in episode.turns) if state_reward else 0.0)
+    return episode.score + (state_reward * sum(_right(turn, terms) for turn in episode.turns) if state_reward else 0.0)
 
 
-def _right(turn: Turn, rules: Rules) -> float:
+def _right(turn: Turn, terms: Terms) -> float:
     if not turn.read or turn.read.observation is None or turn.read.prediction is None:
         return 0.0
-    seen, after = told(turn.state, rules.part), told(turn.after, rules.part)
+    seen, after = told(turn.state, terms.part), told(turn.after, terms.part)
     return metrics.exact_match(turn.read.observation, seen) + metrics.exact_match(turn.read.prediction, after)

@@ -7,7 +7,7 @@ import numpy as np
 
 from swirl.agents import measures
 from swirl.agents.arena import Arena, Scene
-from swirl.agents.episodes import Episode, Plays, Rules, play
+from swirl.agents.episodes import Episode, Plays, Terms, play
 from swirl.agents.player import Player
 
 BATCH = 128
@@ -18,24 +18,24 @@ Cast = Callable[[Sequence[Scene], int], Plays]
 
 
 def play_all(
-    cast: Cast, tokenizer: Any, arena: Arena, scenes: Sequence[Scene], rules: Rules, seed: int, title: str
+    cast: Cast, tokenizer: Any, arena: Arena, scenes: Sequence[Scene], terms: Terms, seed: int, title: str
 ) -> list[Episode]:
     """Episodes of any number of scenes, `BATCH` at once; see `play`."""
     episodes = []
     for start in range(0, len(scenes), BATCH):
         some = scenes[start : start + BATCH]
         drawn = int(np.random.SeedSequence([seed, start]).generate_state(1)[0] >> 1)
-        episodes += play(cast(some, drawn), tokenizer, arena, some, rules, title)
+        episodes += play(cast(some, drawn), tokenizer, arena, some, terms, title)
     return episodes
 
 
-def policy(model: Any, tokenizer: Any, rules: Rules, temperature: float = 1.0) -> Cast:
+def policy(model: Any, tokenizer: Any, terms: Terms, temperature: float = 1.0) -> Cast:
     """A policy as a cast."""
-    return lambda scenes, seed: Player(model, tokenizer, rules.reply, temperature, seed)
+    return lambda scenes, seed: Player(model, tokenizer, terms.reply, temperature, seed)
 
 
 def tested(
-    model: Any, tokenizer: Any, arena: Arena, rules: Rules, samples: int, temperature: float = 1.0, seed: int = 0
+    model: Any, tokenizer: Any, arena: Arena, terms: Terms, samples: int, temperature: float = 1.0, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Rows of `measures.measure` over the seeds of validation.
 
@@ -43,12 +43,12 @@ def tested(
         model: The policy.
         tokenizer: Its tokenizer.
         arena: Where it plays.
-        rules: How episodes go.
+        terms: How episodes go.
         samples: Episodes of each seed.
         temperature: 0 is greedy.
         seed: Of the sampling.
     """
     scenes = [scene for one in arena.tested() for scene in arena.scenes(one, samples)]
-    cast = policy(model, tokenizer, rules, temperature)
+    cast = policy(model, tokenizer, terms, temperature)
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
-    return measures.measure(play_all(cast, tokenizer, arena, scenes, rules, seed, "test"), ks, rules.part)
+    return measures.measure(play_all(cast, tokenizer, arena, scenes, terms, seed, "test"), ks, terms.part)

@@ -14,7 +14,7 @@ import numpy as np
 
 from swirl import durable, models, train
 from swirl.agents.arena import Arena
-from swirl.agents.episodes import Episode, Rules, play, worth
+from swirl.agents.episodes import Episode, Terms, play, worth
 from swirl.agents.player import Player
 from swirl.agents.settings import RL
 from swirl.config import Model
@@ -25,7 +25,7 @@ def learn(
     start: Path,
     out: Path,
     arena: Arena,
-    rules: Rules,
+    terms: Terms,
     settings: RL,
     *,
     model: Model,
@@ -40,14 +40,14 @@ def learn(
         policy = trainer.accelerator.unwrap_model(trainer.model)
         scenes = [arena.scenes(one, 1)[0] for one in seeds]
         drawn = int(np.random.SeedSequence([seed, trainer.state.global_step]).generate_state(1)[0] >> 1)
-        player = Player(policy, trainer.processing_class, rules.reply, seed=drawn)
+        player = Player(policy, trainer.processing_class, terms.reply, seed=drawn)
         policy.eval()  # as TRL has it while it generates
-        episodes = play(player, trainer.processing_class, arena, scenes, rules)
+        episodes = play(player, trainer.processing_class, arena, scenes, terms)
         policy.train()
         told = [_told(episode) for episode in episodes]
         return {
             **{name: [row[name] for row in told] for name in told[0]},
-            "score": [worth(episode, rules, settings.state_reward) for episode in episodes],
+            "score": [worth(episode, terms, settings.state_reward) for episode in episodes],
             "success": [float(episode.success) for episode in episodes],
             "steps": [float(episode.steps) for episode in episodes],
         }

@@ -29,7 +29,7 @@ from swirl import durable, models, progress
 from swirl.agents import ppo
 from swirl.agents.arena import Arena
 from swirl.agents.critic import Critic
-from swirl.agents.episodes import Episode, Rules, play, worth
+from swirl.agents.episodes import Episode, Terms, play, worth
 from swirl.agents.player import Player
 from swirl.agents.settings import RL
 from swirl.config import Model
@@ -79,7 +79,7 @@ def learn(
     start: Path,
     out: Path,
     arena: Arena,
-    rules: Rules,
+    terms: Terms,
     settings: RL,
     *,
     model: Model,
@@ -94,7 +94,7 @@ def learn(
         start: Its checkpoint.
         out: Folder that becomes the trained checkpoint; an interrupted phase left here is continued.
         arena: Where it plays.
-        rules: How episodes go.
+        terms: How episodes go.
         settings: Of PPO.
         model: How to load it.
         seed: Of everything that is drawn.
@@ -112,7 +112,7 @@ def learn(
         logger.info("%s: continues at iteration %d of %d", title, training.done, settings.iterations)
     with progress.bar(title, settings.iterations, training.done) as bar:
         while training.done < settings.iterations:
-            row = _iterate(training, arena, rules, settings, seed)
+            row = _iterate(training, arena, terms, settings, seed)
             training.done += 1
             if training.done % settings.save_every == 0 or training.done == settings.iterations:
                 row |= validate(training.policy, training.tokenizer)
@@ -139,15 +139,15 @@ def checkpoints(folder: Path) -> list[Path]:
     return whole
 
 
-def _iterate(training: Training, arena: Arena, rules: Rules, settings: RL, seed: int) -> Facts:
+def _iterate(training: Training, arena: Arena, terms: Terms, settings: RL, seed: int) -> Facts:
     """One iteration; what the log says of it."""
     number = int(np.random.SeedSequence([seed, training.done]).generate_state(1)[0] >> 1)
     seeds = arena.drawn(training.done, settings.groups)
     scenes = [scene for one in seeds for scene in arena.scenes(one, settings.size)]
-    player = Player(training.policy, training.tokenizer, rules.reply, seed=number)
-    episodes = play(player, training.tokenizer, arena, scenes, rules)
+    player = Player(training.policy, training.tokenizer, terms.reply, seed=number)
+    episodes = play(player, training.tokenizer, arena, scenes, terms)
     groups = [episodes[i : i + settings.size] for i in range(0, len(episodes), settings.size)]
-    scores = [[worth(episode, rules, settings.state_reward) for episode in group] for group in groups]
+    scores = [[worth(episode, terms, settings.state_reward) for episode in group] for group in groups]
     kept = ppo.most_spread(scores, settings.keep)
     chosen = [(episode, score) for i in kept for episode, score in zip(groups[i], scores[i], strict=True)]
     order = np.random.default_rng(number).permutation(len(chosen))

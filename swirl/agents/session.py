@@ -52,11 +52,11 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
 
 def show(results: dict[str, Any], out: Path) -> None:
     """Print what a run's policies do on the seeds of validation."""
-    by_policy: dict[tuple[str, str], dict[str, Any]] = {}
+    by_policy: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in results["rows"]:
-        by_policy.setdefault((row["policy"], row["form"]), {})[row["metric"]] = row
+        by_policy.setdefault((row["policy"], row["form"], row["arena"]), {})[row["metric"]] = row
     rows = [[*name, *(_cell(found.get(metric)) for metric in SHOWN)] for name, found in by_policy.items()]
-    progress.table(f"{out}: layouts never trained on", ["policy", "form", *SHOWN], rows)
+    progress.table(f"{out}: layouts never trained on", ["policy", "form", "world", *SHOWN], rows)
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -88,6 +88,8 @@ class RL:
 
     algorithm: Literal["ppo", "grpo"] = "ppo"
     """`ppo`: with a critic, as the paper; `grpo`: by TRL, what an episode is worth against others of its seed."""
+    model: str = ""
+    """Run folder or checkpoint of a forward model to train inside of; empty: the world itself."""
     iterations: int = 1000
     groups: int = 32
     """Seeds of an iteration."""

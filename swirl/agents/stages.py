@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, ledger, models, tiny, train
+from swirl import api, durable, ledger, models, tiny, train, worlds
 from swirl.agents import conversation, evaluation, grpo, measures, ppo_trainer, selfplay
-from swirl.agents.arena import Arena, Scene
+from swirl.agents.arena import Arena, Scene, WorldArena
 from swirl.agents.clumsy import Clumsy, say
-from swirl.agents.episodes import Rules
+from swirl.agents.dream import DreamArena
+from swirl.agents.episodes import Terms
 from swirl.agents.replies import Form
 from swirl.agents.settings import AgentRecipe, Base, Tune
+from swirl.agents.simulators import Imagined, by_rules
 from swirl.errors import InputError
+from swirl.worlds.base import Rules
 
 TEXTS = 300
 """Seeds whose first states and replies make a tiny model's vocabulary."""
@@ -46,13 +49,13 @@ class Stages:
     def __init__(self, run: ledger.Run, recipe: AgentRecipe) -> None:
         self.run, self.recipe = run, recipe
         self.device = models.device_of(recipe.device)
-        self.arena = Arena(recipe.play.world, recipe.play.options, recipe.evaluation.seeds)
+        self.arena = WorldArena(recipe.play.world, recipe.play.options, recipe.evaluation.seeds)
         self.policies: dict[str, Path] = {}
 
-    def rules(self, form: Form) -> Rules:
+    def terms(self, form: Form) -> Terms:
         """How episodes go, with replies in a form."""
         play_, model = self.recipe.play, self.recipe.model
-        return Rules(
+        return Terms(
             play_.turns,
             play_.per_turn,
             play_.actions,
@@ -89,24 +92,35 @@ class Stages:
         count = pq.read_metadata(rows / "rows.parquet").num_rows
         return self._fine_tune("tune", policy, rows, settings, -(-count * settings.epochs // settings.batch))
 
+    @cached_property
+    def dream(self) -> DreamArena | None:
+        """The learned world that is trained in; `None` where that is the world itself."""
+        if not self.recipe.rl.model:
+            return None
+        world = worlds.make(self.arena.name, **self.arena.options)
+        if not isinstance(world, Rules):
+            raise InputError(f"the world {self.arena.name} reads no rewards off states; train in it, without rl.model")
+        forward = api.load_forward(self.recipe.rl.model, self.recipe.device)
+        return DreamArena(self.arena, Imagined([forward], by_rules(world)))
+
     def learn(self, policy: Path) -> Path:
-        """Stage 3: reinforcement learning on the task's reward."""
-        settings, rules = self.recipe.rl, self.rules(self.recipe.rl.form)
+        """Stage 3: reinforcement learning on the task's reward, in the world or in the model of it."""
+        settings, terms = self.recipe.rl, self.terms(self.recipe.rl.form)
         algorithm = {"ppo": ppo_trainer.learn, "grpo": grpo.learn}[settings.algorithm]
 
         def work(out: Path) -> None:
             algorithm(
                 policy,
                 out,
-                self.arena,
-                rules,
+                self.dream or self.arena,
+                terms,
                 settings,
                 model=self.recipe.model,
                 seed=self.seed("rl"),
                 device=self.recipe.device,
                 validate=lambda model, tokenizer: {
                     f"validation_{row['metric']}": row["value"]
-                    for row in evaluation.tested(model, tokenizer, self.arena, rules, 1)
+                    for row in evaluation.tested(model, tokenizer, self.arena, terms, 1)
                 },
             )
             shutil.rmtree(out / "trainer", ignore_errors=True)
@@ -121,48 +135,48 @@ class Stages:
     def _build(self, out: Path) -> None:
         """A tiny model, with a vocabulary made of what it will read and write."""
         texts: set[str] = set()
-        for arena, rules in self._lessons():
+        for arena, terms in self._lessons():
             for seed in islice(arena.training(), TEXTS):
                 [scene] = arena.scenes(seed, 1)
-                reply = say(scene, 1.0, rules, np.random.default_rng(seed))
-                penalised = conversation.ask(scene.state, rules.actions, rules.form, reward=rules.penalty)
+                reply = say(scene, 1.0, terms, np.random.default_rng(seed))
+                penalised = conversation.ask(scene.state, terms.actions, terms.form, reward=terms.penalty)
                 texts |= {penalised, reply.text()}
         tiny.build(sorted(texts), out, self.recipe.model, self.recipe.seed)
 
-    def _lessons(self) -> list[tuple[Arena, Rules]]:
+    def _lessons(self) -> list[tuple[WorldArena, Terms]]:
         """What a tiny model is taught in: every variant of the world, with replies in both forms."""
         options = self.recipe.play.options
         arenas = [replace(self.arena, options=options | also) for also in ({}, *self.recipe.base.also)]
-        return [(arena, self.rules(form)) for arena in arenas for form in ("plain", "states")]
+        return [(arena, self.terms(form)) for arena in arenas for form in ("plain", "states")]
 
     def _teach(self, built: Path, out: Path) -> None:
         base, tokenizer = self.recipe.base, models.load_tokenizer(built)
         rows = []
-        for arena, rules in self._lessons():
+        for arena, terms in self._lessons():
             scenes = [arena.scenes(seed, 1)[0] for seed in islice(arena.training(), base.episodes)]
-            player = partial(_clumsy, tokenizer, base.slips, rules)
-            for episode in evaluation.play_all(player, tokenizer, arena, scenes, rules, self.seed("base"), "base"):
+            player = partial(_clumsy, tokenizer, base.slips, terms)
+            for episode in evaluation.play_all(player, tokenizer, arena, scenes, terms, self.seed("base"), "base"):
                 rows.append(selfplay.row(tokenizer, episode, [turn.read for turn in episode.turns]))
         self._write(rows, out, {"episodes": len(rows)})
 
     def _self_play(self, policy: Path, out: Path) -> None:
-        settings, rules = self.recipe.self_play, self.rules("states")
+        settings, terms = self.recipe.self_play, self.terms("states")
         model, tokenizer = self._load(policy)
         seeds = islice(self.arena.training(FIRST), settings.groups)
         scenes = [scene for seed in seeds for scene in self.arena.scenes(seed, settings.size)]
-        player = evaluation.policy(model, tokenizer, rules, settings.temperature)
+        player = evaluation.policy(model, tokenizer, terms, settings.temperature)
         if settings.actions == "random":
-            player = partial(_clumsy, tokenizer, 1.0, rules)
+            player = partial(_clumsy, tokenizer, 1.0, terms)
         seed = self.seed("self-play")
-        episodes = evaluation.play_all(player, tokenizer, self.arena, scenes, rules, seed, "self-play")
+        episodes = evaluation.play_all(player, tokenizer, self.arena, scenes, terms, seed, "self-play")
         believed = settings.states == "believed"
-        replies = [selfplay.as_written(e) if believed else selfplay.put_right(e, rules.part) for e in episodes]
+        replies = [selfplay.as_written(e) if believed else selfplay.put_right(e, terms.part) for e in episodes]
         rows = [
             selfplay.row(tokenizer, episode, new, self.recipe.tune.masked)
             for episode, new in zip(episodes, replies, strict=True)
         ]
         facts = {"episodes": len(episodes), "steps": sum(episode.steps for episode in episodes)}
-        facts |= {row["metric"]: row["value"] for row in measures.measure(episodes, [1], rules.part)}
+        facts |= {row["metric"]: row["value"] for row in measures.measure(episodes, [1], terms.part)}
         self._write(rows, out, facts)
 
     def _write(self, rows: Sequence[selfplay.Row | None], out: Path, facts: dict[str, Any]) -> None:
@@ -209,12 +223,17 @@ class Stages:
         for name, path in self.policies.items():
             model, tokenizer = self._load(path)
             for form in self._forms(name):
-                played = (model, tokenizer, self.arena, self.rules(form))
-                found = evaluation.tested(*played, self.recipe.evaluation.samples)
-                [greedy] = [row for row in evaluation.tested(*played, 1, 0.0) if row["metric"] == "pass_at_1"]
-                found.append({**greedy, "metric": "greedy_pass_at_1"})
-                rows += [{"policy": name, "form": form, "seed": self.recipe.seed, **row} for row in found]
+                for where, arena in (("real", self.arena), ("imagined", self.dream)):
+                    found = self._measure(model, tokenizer, arena, self.terms(form)) if arena else []
+                    known = {"policy": name, "form": form, "arena": where, "seed": self.recipe.seed}
+                    rows += [{**known, **row} for row in found]
         durable.atomic_write(out / "phase.json", json.dumps({"test": rows}, indent=1) + "\n")
+
+    def _measure(self, model: Any, tokenizer: Any, arena: Arena, terms: Terms) -> list[dict[str, Any]]:
+        found = evaluation.tested(model, tokenizer, arena, terms, self.recipe.evaluation.samples)
+        greedy = evaluation.tested(model, tokenizer, arena, terms, 1, 0.0)
+        [first] = [row for row in greedy if row["metric"] == "pass_at_1"]
+        return [*found, {**first, "metric": "greedy_pass_at_1"}]
 
     def _forms(self, name: str) -> tuple[Form, ...]:
         """The forms of reply that a stage's policy is measured in: its own, and of a start what follows."""
@@ -224,5 +243,5 @@ class Stages:
         return tuple(forms)
 
 
-def _clumsy(tokenizer: Any, slips: float, rules: Rules, scenes: Sequence[Scene], seed: int) -> Clumsy:
-    return Clumsy(scenes, tokenizer, slips, rules, seed)
+def _clumsy(tokenizer: Any, slips: float, terms: Terms, scenes: Sequence[Scene], seed: int) -> Clumsy:
+    return Clumsy(scenes, tokenizer, slips, terms, seed)

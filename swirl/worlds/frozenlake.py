@@ -46,9 +46,9 @@ class FrozenLake(Puzzle):
     """
 
     name = "frozenlake"
-    rules = (
-        "You cross a frozen lake to the goal (G). In the grid _ is ice, O a hole, P you; coordinates are (row,column), "
-        "from 0 at the top left. Who steps into a hole has lost. The ice may be slippery: you may move sideways instead."
+    manual = (
+        "You cross a frozen lake to the goal (G). In the grid _ is ice, O a hole, P you; coordinates are (row,column) "
+        "from 0 at the top left. Who steps into a hole has lost. The ice may be slippery, so that you move sideways."
     )
 
     def __init__(

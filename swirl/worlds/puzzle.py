@@ -50,7 +50,7 @@ class Puzzle(ABC):
     """
 
     name: str
-    rules: str
+    manual: str
     """For an agent that is told what it plays."""
     behaviours = ("random", "curious", "solver")
     complete = repeatable = True

@@ -55,7 +55,7 @@ class Sokoban(Puzzle):
     """
 
     name = "sokoban"
-    rules = (
+    manual = (
         "You are solving a Sokoban puzzle: push every box (X) onto a target (O). In the grid # is a wall, _ floor, P "
         "you, S you on a target, √ a box on its target; coordinates are (row,column), from 0 at the top left. You push "
         "a box by moving into it. You cannot pull one, nor push it into a wall or another box."

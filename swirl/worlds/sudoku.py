@@ -45,7 +45,7 @@ class Sudoku(Puzzle):
     """
 
     name = "sudoku"
-    rules = (
+    manual = (
         "You are solving a Sudoku: fill the empty cells (.) so that every row, column and block holds each number "
         "once. An action is row,column,number, counted from 1."
     )

@@ -14,7 +14,7 @@ class Choice:
     """Ends after one action, with a reward of 1 where it is the one that the state names."""
 
     name, behaviours, complete, repeatable = "choice", ("random",), True, True
-    rules = "Say the letter."
+    manual = "Say the letter."
 
     def __init__(self):
         self._letter = ""

@@ -4,13 +4,13 @@ import pytest
 
 from swirl import models, tiny
 from swirl.agents import conversation
-from swirl.agents.arena import Arena
-from swirl.agents.episodes import Rules, play
+from swirl.agents.arena import WorldArena
+from swirl.agents.episodes import Terms, play
 from swirl.agents.player import Sampled
 from swirl.config import Model
 from swirl.errors import InputError
 
-LAKE = Arena("frozenlake", {"slippery": False}, validation=4)
+LAKE = WorldArena("frozenlake", {"slippery": False}, validation=4)
 """Seed 5 of it has holes at none of the cells that are used here."""
 
 
@@ -52,14 +52,14 @@ def safe_scene():
     raise AssertionError("no such lake")
 
 
-def run(tokenizer, lines, rules):
+def run(tokenizer, lines, terms):
     script = Script(tokenizer, lines)
-    return play(script, tokenizer, LAKE, [safe_scene() for _ in lines], rules), script
+    return play(script, tokenizer, LAKE, [safe_scene() for _ in lines], terms), script
 
 
 def test_actions_are_taken_in_order_and_the_next_prompt_says_what_came(tokenizer):
-    rules = Rules(turns=2, per_turn=3, actions=10, penalty=-0.5, reply=64, max_length=2000)
-    [episode], script = run(tokenizer, [["Right || Left", "Down"]], rules)
+    terms = Terms(turns=2, per_turn=3, actions=10, penalty=-0.5, reply=64, max_length=2000)
+    [episode], script = run(tokenizer, [["Right || Left", "Down"]], terms)
     first, second = episode.turns
     assert (first.actions, first.unknown, first.penalty) == (["Right", "Left"], 0, 0.0)
     assert first.after == first.state == second.state
@@ -71,50 +71,50 @@ def test_actions_are_taken_in_order_and_the_next_prompt_says_what_came(tokenizer
 
 
 def test_no_more_actions_than_a_turn_or_an_episode_may_have(tokenizer):
-    rules = Rules(turns=9, per_turn=2, actions=3, reply=64, max_length=2000)
-    [episode], _ = run(tokenizer, [["Right || Left || Right", "Left || Right", "Left"]], rules)
+    terms = Terms(turns=9, per_turn=2, actions=3, reply=64, max_length=2000)
+    [episode], _ = run(tokenizer, [["Right || Left || Right", "Left || Right", "Left"]], terms)
     assert [turn.actions for turn in episode.turns] == [["Right", "Left"], ["Left"]]
 
 
 def test_what_there_is_not_costs_once_a_turn_and_the_rest_is_done(tokenizer):
-    rules = Rules(turns=1, penalty=-0.5, reply=64, max_length=2000)
-    [episode], _ = run(tokenizer, [["Fly || Right || Swim"]], rules)
+    terms = Terms(turns=1, penalty=-0.5, reply=64, max_length=2000)
+    [episode], _ = run(tokenizer, [["Fly || Right || Swim"]], terms)
     [turn] = episode.turns
     assert (turn.actions, turn.unknown, turn.penalty, episode.score) == (["Right"], 2, -0.5, -0.5)
 
 
 def test_a_reply_that_is_cut_off_does_nothing_and_is_ended_in_the_next_prompt(tokenizer):
-    rules = Rules(turns=2, penalty=-0.5, reply=64, max_length=2000)
-    [episode], script = run(tokenizer, [["CUT", "Right"]], rules)
+    terms = Terms(turns=2, penalty=-0.5, reply=64, max_length=2000)
+    [episode], script = run(tokenizer, [["CUT", "Right"]], terms)
     assert (episode.turns[0].read, episode.turns[0].actions, episode.turns[0].penalty) == (None, [], -0.5)
     assert script.told[1][0].startswith(tokenizer.eos_token)
     assert "Reward: -0.5" in script.told[1][0]
 
 
 def test_episodes_end_by_themselves_while_others_go_on(tokenizer):
-    rules = Rules(turns=3, actions=4, per_turn=4, reply=64, max_length=2000)
+    terms = Terms(turns=3, actions=4, per_turn=4, reply=64, max_length=2000)
     episodes, _ = run(
-        tokenizer, [["Left", "Left", "Left"], ["Left || Left || Left || Left"], ["Up", "CUT", "Up"]], rules
+        tokenizer, [["Left", "Left", "Left"], ["Left || Left || Left || Left"], ["Up", "CUT", "Up"]], terms
     )
     assert [len(episode.turns) for episode in episodes] == [3, 1, 3]
     assert [episode.steps for episode in episodes] == [3, 4, 2]
 
 
 def test_a_goal_is_a_success_and_a_hole_is_none(tokenizer):
-    arena = Arena("frozenlake", {"slippery": False}, validation=4)
+    arena = WorldArena("frozenlake", {"slippery": False}, validation=4)
     won = lost = 0
     for seed in range(30):
         [scene] = arena.scenes(seed, 1)
-        way = " || ".join(scene.world.solve())
+        way = " || ".join(scene.handle.solve())
         [episode] = play(
-            Script(tokenizer, [[way]]), tokenizer, arena, [scene], Rules(turns=1, per_turn=9, reply=99, max_length=2000)
+            Script(tokenizer, [[way]]), tokenizer, arena, [scene], Terms(turns=1, per_turn=9, reply=99, max_length=2000)
         )
         won += episode.success and episode.ended and episode.score == 1.0
         [scene] = arena.scenes(seed, 1)
         holes = scene.state.split("\n")[0] == "P O _ _" or scene.state.split("\n")[0].startswith("P O")
         if holes:
             [episode] = play(
-                Script(tokenizer, [["Right"]]), tokenizer, arena, [scene], Rules(turns=1, reply=64, max_length=2000)
+                Script(tokenizer, [["Right"]]), tokenizer, arena, [scene], Terms(turns=1, reply=64, max_length=2000)
             )
             assert (episode.success, episode.ended) == (False, True)
             lost += 1
@@ -123,17 +123,17 @@ def test_a_goal_is_a_success_and_a_hole_is_none(tokenizer):
 
 
 def test_an_episode_ends_where_the_model_could_read_no_further(tokenizer):
-    rules = Rules(turns=9, actions=99, reply=64, max_length=2000)
-    [long], _ = run(tokenizer, [["Left"] * 9], rules)
+    terms = Terms(turns=9, actions=99, reply=64, max_length=2000)
+    [long], _ = run(tokenizer, [["Left"] * 9], terms)
     used = len(long.turns[0].prompt) + len(long.turns[0].reply) + len(long.turns[1].prompt)
-    [short], _ = run(tokenizer, [["Left"] * 9], Rules(turns=9, actions=99, reply=64, max_length=used + 64))
+    [short], _ = run(tokenizer, [["Left"] * 9], Terms(turns=9, actions=99, reply=64, max_length=used + 64))
     assert len(short.turns) == 2
     with pytest.raises(InputError, match="leaves no room"):
-        run(tokenizer, [["Left"]], Rules(reply=64, max_length=len(long.turns[0].prompt) + 63))
+        run(tokenizer, [["Left"]], Terms(reply=64, max_length=len(long.turns[0].prompt) + 63))
 
 
 def test_no_layout_is_both_trained_on_and_tested():
-    arena = Arena("frozenlake", {"slippery": False}, validation=64)
+    arena = WorldArena("frozenlake", {"slippery": False}, validation=64)
     tested = {arena.scenes(seed, 1)[0].state for seed in arena.tested()}
     seeds = [seed for seed, _ in zip(arena.training(), range(100), strict=False)]
     assert not tested & {arena.scenes(seed, 1)[0].state for seed in seeds}
@@ -142,10 +142,14 @@ def test_no_layout_is_both_trained_on_and_tested():
 
 def test_a_world_with_no_more_layouts_than_are_tested_is_refused():
     with pytest.raises(InputError, match=r"lower evaluation\.seeds"):
-        next(Arena("frozenlake", {"size": 2}, validation=64).training())
+        next(WorldArena("frozenlake", {"size": 2}, validation=64).training())
 
 
 def test_a_group_meets_the_same_chances():
-    arena = Arena("frozenlake", {"slippery": True}, validation=4)
+    arena = WorldArena("frozenlake", {"slippery": True}, validation=4)
     one, two = arena.scenes(3, 2)
-    assert [one.world.step("Right")[0] for _ in range(1)] == [two.world.step("Right")[0] for _ in range(1)]
+    for _ in range(3):
+        [first], [second] = arena.step([one], ["Right"]), arena.step([two], ["Right"])
+        assert first == second
+        if first[2]:
+            break

@@ -8,7 +8,7 @@ import torch
 
 from swirl import tiny
 from swirl.agents import ppo, ppo_trainer
-from swirl.agents.episodes import Episode, Rules, Turn, worth
+from swirl.agents.episodes import Episode, Terms, Turn, worth
 from swirl.agents.ppo_trainer import Training
 from swirl.agents.replies import Reply
 from swirl.agents.settings import RL
@@ -144,5 +144,5 @@ def test_states_that_are_told_right_are_rewarded_where_it_is_asked():
     half = turn([5], [6], Reply(("Up",), "", "s0", "s9"), "s0", ["s1"])
     plain = turn([5], [6], Reply(("Up",)), "s0", ["s1"])
     episode = Episode(0, [right, half, plain])
-    assert worth(episode, Rules(form="states"), 0.5) == pytest.approx(0.5 * 3)
-    assert worth(episode, Rules(form="states"), 0.0) == 0.0
+    assert worth(episode, Terms(form="states"), 0.5) == pytest.approx(0.5 * 3)
+    assert worth(episode, Terms(form="states"), 0.0) == 0.0
