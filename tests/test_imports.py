@@ -44,9 +44,8 @@ FLOORS = {
         ],
         2,
     ),
-    **dict.fromkeys(
-        ["data", "importers", "rewards", "train", "sft_trainer", "grpo_trainer", "fit", "labelling", "posterior"], 3
-    ),
+    **dict.fromkeys(["data", "importers", "rewards", "labelling", "posterior"], 3),
+    **dict.fromkeys(["train", "train_episodes", "sft_trainer", "grpo_trainer", "fit"], 3),
     **dict.fromkeys(["api", "methods", "eval", "compare", "agents"], 4),
     **dict.fromkeys(["__init__", "cli", "arguments"], 5),
 }

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from swirl import metrics, progress
 from swirl.agents import conversation
-from swirl.agents.arena import Arena, Scene
+from swirl.agents.arena import Scene
 from swirl.agents.player import Sampled
 from swirl.agents.replies import OPEN, Form, Part, Reply, parse, told
 from swirl.errors import InputError
+from swirl.worlds.base import Step
 
 
 @dataclass
@@ -129,8 +130,16 @@ class Plays(Protocol):
         ...
 
 
+class Steps(Protocol):
+    """Where episodes happen: an `Arena`, or a tape of what happened."""
+
+    def step(self, scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
+        """Take an action in each scene; `None` where there is no such action, which changes nothing."""
+        ...
+
+
 def play(
-    player: Plays, tokenizer: Any, arena: Arena, scenes: Sequence[Scene], terms: Terms, title: str = "play"
+    player: Plays, tokenizer: Any, arena: Steps, scenes: Sequence[Scene], terms: Terms, title: str = "play"
 ) -> list[Episode]:
     """Play episodes to their ends, all at once.
 
@@ -188,7 +197,7 @@ def _wanted(episode: Episode, terms: Terms) -> tuple[str, ...]:
     return read.actions[: min(terms.per_turn, terms.actions - episode.steps)] if read else ()
 
 
-def _act(arena: Arena, played: Sequence[tuple[Scene, Episode]], terms: Terms) -> None:
+def _act(arena: Steps, played: Sequence[tuple[Scene, Episode]], terms: Terms) -> None:
     """Take the actions of all episodes' last turns, the first of each, then the second: a world may be a model."""
     wanted = [_wanted(episode, terms) for _, episode in played]
     for number in range(max(map(len, wanted), default=0)):

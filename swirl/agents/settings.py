@@ -83,6 +83,20 @@ class Tune:
 
 
 @dataclass(frozen=True)
+class Clone:
+    """`clone`: supervised fine-tuning on demonstrations, in the form of reply of `rl.form`."""
+
+    data: str = ""
+    """A recording of demonstrations."""
+    inverse: str = ""
+    """Run folder or checkpoint of an inverse model that infers their actions; empty: the recorded ones are taken."""
+    epochs: int = 5
+    batch: int = 16
+    learning_rate: float = 1e-4
+    lr_warmup: float = 0.1
+
+
+@dataclass(frozen=True)
 class RL:
     """Stage 3: reinforcement learning on the task's reward."""
 
@@ -136,13 +150,14 @@ class AgentRecipe:
     seed: int = 0
     device: str = "auto"
     threads: int = 1
-    method: Literal["spa", "rl"] = "spa"
-    """`spa`: self-play, fine-tuning, reinforcement learning; `rl`: the last alone."""
+    method: Literal["spa", "rl", "clone"] = "spa"
+    """`spa`: self-play, fine-tuning, reinforcement learning; `rl`: the last alone; `clone`: imitation alone."""
     play: Play = field(default_factory=Play)
     model: Model = field(default_factory=Model)
     base: Base = field(default_factory=Base)
     self_play: SelfPlay = field(default_factory=SelfPlay)
     tune: Tune = field(default_factory=Tune)
+    clone: Clone = field(default_factory=Clone)
     rl: RL = field(default_factory=RL)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -155,18 +170,19 @@ _RANGES: recipes.Ranges = {
     "at least 1": (
         lambda value: value >= 1,
         "threads play.turns play.per_turn play.actions play.reply base.episodes base.batch self_play.groups "
-        "self_play.size tune.epochs tune.batch rl.groups rl.minibatch rl.micro rl.save_every evaluation.seeds "
-        "evaluation.samples model.max_length",
+        "self_play.size tune.epochs tune.batch clone.epochs clone.batch rl.groups rl.minibatch rl.micro "
+        "rl.save_every evaluation.seeds evaluation.samples model.max_length",
     ),
     "at least 2: a group needs a spread": (lambda value: value >= 2, "rl.size"),
     "0 or more": (
         lambda value: 0 <= value < math.inf,
-        "seed base.steps base.lr_warmup self_play.temperature tune.lr_warmup rl.iterations rl.clip_low "
+        "seed base.steps base.lr_warmup self_play.temperature tune.lr_warmup clone.lr_warmup rl.iterations rl.clip_low "
         "rl.clip_high rl.value_clip rl.entropy rl.state_reward",
     ),
     "more than 0": (
         lambda value: 0 < value < math.inf,
-        "base.learning_rate tune.learning_rate rl.learning_rate rl.critic_learning_rate rl.max_grad_norm",
+        "base.learning_rate tune.learning_rate clone.learning_rate rl.learning_rate rl.critic_learning_rate "
+        "rl.max_grad_norm",
     ),
     "0 or less": (lambda value: -math.inf < value <= 0, "play.penalty"),
     "a share, more than 0 and at most 1": (lambda value: 0 < value <= 1, "rl.keep"),
@@ -187,4 +203,6 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> AgentR
             "play.told = true with model.name = 'tiny', which follows no instructions; set play.told = false, or give "
             "a model that does"
         )
+    if recipe.method == "clone" and not recipe.clone.data:
+        raise InputError("method = 'clone' without demonstrations; give clone.data, a recording")
     return recipe

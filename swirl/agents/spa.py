@@ -4,7 +4,7 @@
     policy   = sft(policy, episodes)              stage 2
     policy   = rl(policy, reward of the task)     stage 3
 
-`method = "rl"` is the third stage alone, from the same start.
+`method = "rl"` is the third stage alone, from the same start; `method = "clone"` imitates demonstrations instead.
 
 Source: Internalizing World Models via Self-Play Finetuning for Agentic RL, arXiv 2510.15047.
 
@@ -17,7 +17,9 @@ from swirl.agents.stages import Stages
 
 
 def spa(run: Stages, policy: Path) -> Path:
-    """The three stages; the last alone where the recipe says so."""
+    """The three stages; the last alone, or imitation, where the recipe says so."""
+    if run.recipe.method == "clone":
+        return run.clone(policy)
     if run.recipe.method == "spa":
         policy = run.tune(policy, run.self_play(policy))
     return run.learn(policy)

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import api, durable, ledger, models, tiny, train, worlds
-from swirl.agents import conversation, evaluation, grpo, measures, ppo_trainer, selfplay
+from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
 from swirl.agents.arena import Arena, Scene, WorldArena
 from swirl.agents.clumsy import Clumsy, say
 from swirl.agents.dream import DreamArena
 from swirl.agents.episodes import Terms
 from swirl.agents.replies import Form
-from swirl.agents.settings import AgentRecipe, Base, Tune
+from swirl.agents.settings import AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined, by_rules
 from swirl.errors import InputError
 from swirl.worlds.base import Rules
@@ -88,9 +88,12 @@ class Stages:
 
     def tune(self, policy: Path, rows: Path) -> Path:
         """Stage 2: supervised fine-tuning on the replies of self-play."""
-        settings = self.recipe.tune
-        count = pq.read_metadata(rows / "rows.parquet").num_rows
-        return self._fine_tune("tune", policy, rows, settings, -(-count * settings.epochs // settings.batch))
+        return self._epochs("tune", policy, rows, self.recipe.tune)
+
+    def clone(self, policy: Path) -> Path:
+        """Imitation: supervised fine-tuning on demonstrations."""
+        rows = self.run.phase("demonstrations", partial(self._demonstrations, policy))
+        return self._epochs("clone", policy, rows, self.recipe.clone)
 
     @cached_property
     def dream(self) -> DreamArena | None:
@@ -179,6 +182,15 @@ class Stages:
         facts |= {row["metric"]: row["value"] for row in measures.measure(episodes, [1], terms.part)}
         self._write(rows, out, facts)
 
+    def _demonstrations(self, policy: Path, out: Path) -> None:
+        settings, terms = self.recipe.clone, self.terms(self.recipe.rl.form)
+        tokenizer = models.load_tokenizer(policy, self.recipe.model.trust_remote_code)
+        actions = self.arena.scenes(0, 1)[0].actions
+        infer = cloning.inferred(settings.inverse, actions, self.recipe.device) if settings.inverse else None
+        demonstrated = list(cloning.demonstrations(settings.data, infer))
+        facts = {"episodes": len(demonstrated), "steps": sum(map(len, demonstrated))}
+        self._write(cloning.rows(tokenizer, demonstrated, terms), out, facts)
+
     def _write(self, rows: Sequence[selfplay.Row | None], out: Path, facts: dict[str, Any]) -> None:
         """Rows to learn from, and what is known of them."""
         found = [row for row in rows if row]
@@ -192,7 +204,11 @@ class Stages:
                 "form that it is asked for, or a longer play.reply"
             )
 
-    def _fine_tune(self, name: str, start: Path, rows: Path, settings: Base | Tune, steps: int) -> Path:
+    def _epochs(self, name: str, policy: Path, rows: Path, settings: Tune | Clone) -> Path:
+        count = pq.read_metadata(rows / "rows.parquet").num_rows
+        return self._fine_tune(name, policy, rows, settings, -(-count * settings.epochs // settings.batch))
+
+    def _fine_tune(self, name: str, start: Path, rows: Path, settings: Base | Tune | Clone, steps: int) -> Path:
         def work(out: Path) -> None:
             table = pq.read_table(rows / "rows.parquet").to_pylist()
             train.sft(

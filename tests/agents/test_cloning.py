@@ -1,0 +1,94 @@
+"""Imitation: demonstrations as conversations, and whose actions they have."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from swirl import data, models, tiny, worlds
+from swirl.agents import cloning, session, settings
+from swirl.agents.episodes import Terms
+from swirl.config import Model
+from swirl.errors import InputError
+
+ROW = {"trajectory": "a", "terminated": False, "truncated": False, "reward": None}
+STEPS = [
+    {**ROW, "state": "at 0", "action": "go", "next_state": "at 1", "step": 0},
+    {**ROW, "state": "at 1", "action": "bump", "next_state": "at 1", "step": 1},
+    {**ROW, "state": "at 1", "action": "run", "next_state": "at 2", "step": 2, "reward": 1.0},
+    {**ROW, "state": "at 2", "action": "go", "next_state": "at 3", "step": 3, "terminated": True},
+    {**ROW, "state": "at 7", "action": "go", "next_state": "at 8", "step": 0, "trajectory": "b"},
+]
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "demonstrations.parquet"
+    data.export(data.conform(pa.Table.from_pylist(STEPS), "steps"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policy")
+    tiny.build(["at 1 at 2 go run"], folder, Model(hidden=48, layers=1, heads=4), seed=0)
+    return models.load_tokenizer(folder)
+
+
+def test_steps_that_change_nothing_are_passed_over(recording):
+    found = list(cloning.demonstrations(recording, None))
+    assert [[step["action"] for step in steps] for steps in found] == [["go", "run", "go"], ["go"]]
+
+
+def test_where_actions_are_inferred_those_recorded_are_not_looked_at(recording):
+    seen = []
+
+    def infer(rows):
+        seen.extend((row["state"], row["next_state"]) for row in rows)
+        return [f"to {row['next_state'][-1]}" for row in rows]
+
+    found = list(cloning.demonstrations(recording, infer))
+    assert seen == [("at 0", "at 1"), ("at 1", "at 2"), ("at 2", "at 3"), ("at 7", "at 8")]
+    assert [[step["action"] for step in steps] for steps in found] == [["to 1", "to 2", "to 3"], ["to 8"]]
+
+
+def test_a_demonstration_is_a_conversation_in_turns(tokenizer, recording):
+    terms = Terms(per_turn=2, form="states", reply=64, max_length=2000)
+    (asked, completion), weights = cloning.rows(tokenizer, list(cloning.demonstrations(recording, None)), terms)[0]
+    assert tokenizer.decode(asked).endswith("at 0\n10 left, states<|reply|><think>")
+    learned = tokenizer.decode([token for token, weight in zip(completion, weights, strict=True) if weight])
+    told = tokenizer.decode([token for token, weight in zip(completion, weights, strict=True) if not weight])
+    first = "<observation>at 0</observation>go run<prediction>at 2</prediction></think><answer>go || run</answer>"
+    second = "<observation>at 2</observation>go<prediction>at 3</prediction></think><answer>go</answer>"
+    assert learned == f"{first}<|end|>{second}<|end|>"
+    assert told == "Reward: 1\nat 2\n8 left, states<|reply|><think>"
+
+
+def test_no_more_actions_than_an_episode_may_have(tokenizer, recording):
+    terms = Terms(per_turn=5, actions=2, reply=64, max_length=2000)
+    (_, completion), _ = cloning.rows(tokenizer, list(cloning.demonstrations(recording, None)), terms)[0]
+    assert "Reward" not in tokenizer.decode(completion)
+
+
+def test_an_action_that_nobody_knows_is_refused(tmp_path):
+    path = tmp_path / "silent.parquet"
+    data.export(data.conform(pa.Table.from_pylist([{**STEPS[0], "action": None}]), "steps"), path)
+    with pytest.raises(InputError, match=r"trajectory 'a' step 0 has no action; give clone\.inverse"):
+        list(cloning.demonstrations(path, None))
+
+
+@pytest.mark.slow
+def test_who_clones_a_solver_is_better_than_before(recipe_file, small, tmp_path):
+    path = tmp_path / "solver.parquet"
+    options = {"slippery": False}
+    data.collect(lambda: worlds.make("frozenlake", **options), path, 2_000, {"solver": 1.0}, 10, seed=1)
+    over = {"method": "clone", "clone.data": str(path), "clone.epochs": "6", "clone.learning_rate": "3e-3"}
+    over |= {"evaluation.seeds": "32", "base.slips": "1.0"}
+    results = session.run_recipe(settings.load(recipe_file, small | over), tmp_path / "run")
+    found = {(row["policy"], row["metric"]): row["value"] for row in results["rows"]}
+    assert found["clone", "pass_at_1"] > found["base", "pass_at_1"] + 0.15
+    assert pq.read_metadata(tmp_path / "run" / "phases" / "04-demonstrations" / "rows.parquet").num_rows > 200
+
+
+def test_cloning_needs_demonstrations(recipe_file, small):
+    with pytest.raises(InputError, match=r"give clone\.data"):
+        settings.load(recipe_file, small | {"method": "clone"})
