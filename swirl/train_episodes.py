@@ -42,7 +42,7 @@ def grpo_episodes(
             `state.global_step`), to lists `prompt_ids`, `completion_ids`, `env_mask` (1 on the agent's tokens) and
             `score`, and what else is to be logged, a number per episode.
         out: Folder that becomes the checkpoint; an interrupted phase left here is continued.
-        schedule: Steps, batch (groups per step) and learning rate.
+        schedule: Steps, batch (groups per step) and learning rate, which is constant.
         group: Episodes of a seed (G).
         micro: Episodes of a forward pass.
         clip: How far a ratio may fall below 1 and rise above it.
@@ -74,6 +74,7 @@ def grpo_episodes(
     options |= {
         "num_generations": group,
         "steps_per_generation": options["gradient_accumulation_steps"],
+        "lr_scheduler_type": "constant",
         "loss_type": "dapo",
         "scale_rewards": "group",
         "importance_sampling_level": "token",

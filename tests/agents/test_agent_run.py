@@ -12,6 +12,7 @@ import torch
 
 from swirl import worlds
 from swirl.agents import session, settings
+from swirl.cli import main
 from swirl.errors import InputError
 from swirl.models import load
 
@@ -50,8 +51,7 @@ def value(results, policy, metric):
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_reinforcement_learning_finds_what_is_rewarded(algorithm, choice, recipe_file, small, tmp_path):
-    # GRPO takes one optimiser step per iteration, and its rate falls.
-    rate = {"ppo": "1e-3", "grpo": "4e-3"}[algorithm]
+    rate = {"ppo": "1e-3", "grpo": "2e-3"}[algorithm]  # of two optimiser steps per iteration, and of one
     recipe = settings.load(recipe_file, small | CHOICE | {"rl.algorithm": algorithm, "rl.learning_rate": rate})
     results = session.run_recipe(recipe, tmp_path / "run")
     assert value(results, "base", "pass_at_1") < 0.6
@@ -117,3 +117,21 @@ def test_killed_in_every_stage_a_run_ends_with_the_same_weights(recipe_file, sma
 def test_a_recipe_that_no_run_could_use_is_refused(overrides, message, recipe_file, small, tmp_path):
     with pytest.raises(InputError, match=message):
         session.run_recipe(settings.load(recipe_file, small | overrides), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["agent"], "the following arguments are required"),
+        (["agent", "play", "a.toml"], "invalid choice: 'play'"),
+        (["agent", "train", "none.toml"], "no recipe at none.toml"),
+        (["agent", "train", "RECIPE", "--rl.fomr", "plain"], "did you mean rl.form"),
+        (["agent", "train", "RECIPE", "--tune.epochs", "few"], "expected a whole number"),
+        (["agent", "train", "RECIPE", "--ot", "x"], "did you mean --out"),
+    ],
+)
+def test_what_the_command_refuses_is_one_line(words, message, recipe_file, capsys):
+    assert main([str(recipe_file) if word == "RECIPE" else word for word in words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
