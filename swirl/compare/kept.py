@@ -107,7 +107,7 @@ def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) ->
         "seed": cell.recipe.seed,
         "recipe": tomllib.loads(cell.recipe.toml()),
         "commit": commit,
-        "machine": provenance.machine(spec),
+        "machine": provenance.machine(spec.device, spec.threads),
         "versions": provenance.versions(),
         "points": points,
         "counts": counts,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swirl import models
-from swirl.config import Recipe
 
 if TYPE_CHECKING:
     from swirl.compare.reading import Cells
@@ -21,15 +20,14 @@ BUSY = 1.25
 """Load per core from which a machine counts as busy: what shares caches and cores makes each CPU second do less."""
 
 
-def machine(recipe: Recipe) -> dict[str, Any]:
+def machine(device: str, threads: int) -> dict[str, Any]:
     """What a run's cost depends on, as it is at its end; `load` is the average of its last 15 minutes."""
-    device = models.device_of(recipe.device)
     return {
         "processor": platform.machine(),
         "cpu": _cpu(),
-        "gpu": _gpu() if device.type == "cuda" else "",
+        "gpu": _gpu() if models.device_of(device).type == "cuda" else "",
         "cores": os.cpu_count(),
-        "threads": recipe.threads,
+        "threads": threads,
         "load": round(os.getloadavg()[2], 1),
     }
 

@@ -3,14 +3,13 @@
 from kept_runs import three_methods
 
 from swirl.compare import provenance
-from swirl.config import Recipe
 
 ONE = {"processor": "x86_64", "cpu": "A", "gpu": "", "cores": 2, "threads": 1, "load": 1.5}
 OLD = {"processor": "x86_64", "cores": 2, "threads": 1}
 
 
 def test_a_machine_is_known_by_what_its_seconds_depend_on():
-    found = provenance.machine(Recipe(threads=3, device="cpu"))
+    found = provenance.machine("cpu", 3)
     assert set(found) == set(ONE)
     assert (found["threads"], found["gpu"]) == (3, "") and found["cores"] >= 1 and found["load"] >= 0
 

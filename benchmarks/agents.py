@@ -1,0 +1,201 @@
+"""The published tables of agents: runs of `swirl agent train`, put into docs/results.md.
+
+    python benchmarks/agents.py --only sokoban --seeds 0,1,2 --processes 2
+
+What a run measured is kept in benchmarks/results/agents/, a file per row and seed, and the tables are made from those
+files alone. A run whose file is there is not run again; one that was interrupted goes on.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results import NOT_YET, write
+
+from swirl import durable, progress
+from swirl.agents import settings
+from swirl.compare import provenance
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "benchmarks" / "results" / "agents"
+PAGE = ROOT / "docs" / "results.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: In the table.
+        paper: Pass@1 / Pass@8 of Qwen2.5-1.5B in the paper, per cent, by world.
+        overrides: Of the world's recipe.
+        only: The worlds that it is run in; empty: all.
+    """
+
+    name: str
+    paper: dict[str, str] = field(default_factory=dict)
+    overrides: dict[str, str] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+
+def _paper(sokoban: str, frozenlake: str = "", sudoku: str = "") -> dict[str, str]:
+    return {"sokoban": sokoban, "frozenlake": frozenlake, "sudoku": sudoku}
+
+
+RL = {"method": "rl", "rl.form": "plain"}
+ROWS = {
+    # in the paper's order; `base` is the start of `spa`
+    "vanilla": Row("vanilla RL", _paper("25.6/34.0", "22.1/30.7", "0/0"), {**RL, "play.options.coordinates": "false"}),
+    "state-estimation": Row("RL + state estimation", _paper("52.7/53.9", "27.6/34.8", "39.1/72.3"), RL),
+    "online": Row(
+        "online world modelling",
+        _paper("44.5/50.0", "37.7/43.0", "0/0"),
+        {"method": "rl", "rl.form": "states", "rl.state_reward": "0.1"},
+    ),
+    "spa": Row("SPA", _paper("59.8/69.5", "70.9/75.0", "59.6/94.9")),
+    "one-epoch": Row("SPA, 1 epoch of SFT", _paper("29.2/52.7"), {"tune.epochs": "1"}, ("sokoban",)),
+    "random": Row("SPA, random actions", _paper("20.2/50.0"), {"self_play.actions": "random"}, ("sokoban",)),
+    "believed": Row("SPA, believed states", _paper("39.2/44.2"), {"self_play.states": "believed"}, ("sokoban",)),
+    "no-coordinates": Row(
+        "SPA, no coordinates", _paper("36.3/40.6"), {"play.options.coordinates": "false"}, ("sokoban",)
+    ),
+    "masked": Row("SPA, states masked in SFT", _paper("no gain"), {"tune.masked": "true"}, ("sokoban",)),
+    "grpo": Row("SPA, GRPO", {}, {"rl.algorithm": "grpo"}, ("sokoban",)),
+}
+BASE = _paper("16.3/47.3", "17.2/49.2", "1.6/11.3")
+WORLDS = ("sokoban", "frozenlake", "sudoku")
+
+
+def run(world: str, row: str, seed: int, runs: Path) -> str:
+    """One run and its kept file; what went wrong, or ""."""
+    kept = KEPT / world / f"{row}-seed{seed}.json"
+    if kept.is_file():
+        return ""
+    recipe, commit = ROOT / "recipes" / f"spa-{world}.toml", provenance.commit()
+    out = runs / world / f"{row}-seed{seed}"
+    overrides = [word for key, value in ROWS[row].overrides.items() for word in (f"--{key}", value)]
+    command = [sys.executable, "-m", "swirl.cli", "agent", "train", str(recipe), "--out", str(out)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_suffix(".log").open("w") as log:
+        done = subprocess.run([*command, "--seed", str(seed), *overrides], stdout=log, stderr=log, check=False)
+    if done.returncode:
+        return f"{world} {row} seed {seed}: exit code {done.returncode}, see {out.with_suffix('.log')}"
+    spec = settings.load(recipe, ROWS[row].overrides)
+    curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    keep = ("iteration", "steps", "success", "entropy", "validation_pass_at_1")
+    facts = {
+        "commit": commit,
+        "machine": provenance.machine(spec.device, spec.threads),
+        "versions": provenance.versions(),
+        "recipe": (out / "recipe.toml").read_text(),
+        "seconds_cpu": sum(phase["seconds_cpu"] for phase in json.loads((out / "ledger.json").read_text())["phases"]),
+        "results": json.loads((out / "results.json").read_text()),
+        "curve": [{key: line[key] for key in keep if key in line} for line in curve],
+    }
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    durable.atomic_write(kept, json.dumps(facts, indent=1) + "\n")
+    return ""
+
+
+def table(world: str) -> str:
+    """The table of a world, of what is kept."""
+    kept = {row: _read(world, row) for row in ROWS}
+    if not any(kept.values()):
+        return NOT_YET
+    budget = min(_steps(facts) for files in kept.values() for facts in files)
+    head = ["", "paper", "Pass@1", "Pass@8", "greedy", f"Pass@1 at {budget:,} actions", "prediction right", "seeds"]
+    lines = [head, ["---"] * len(head)]
+    if kept["spa"]:
+        lines.append(["base", BASE[world], *_cells(kept["spa"], "base", budget)])
+        lines.append(["after self-play and SFT", "", *_cells(kept["spa"], "tune", budget)])
+    lines += [
+        [ROWS[row].name, ROWS[row].paper.get(world, ""), *_cells(files, "rl", budget)]
+        for row, files in kept.items()
+        if files
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _read(world: str, row: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((KEPT / world).glob(f"{row}-seed*.json"))]
+
+
+def _cells(files: Sequence[dict[str, Any]], policy: str, budget: int) -> list[str]:
+    found = [_measured(facts, policy) for facts in files]
+    metrics = ("pass_at_1", "pass_at_8", "greedy_pass_at_1")
+    cells = [_mean([one[metric] for one in found if metric in one]) for metric in metrics]
+    curves = [_at(facts, budget) for facts in files] if policy == "rl" else []
+    told = [one["prediction_exact"] for one in found if "prediction_exact" in one]
+    return [*cells, _mean(curves), _mean(told), str(len(files))]
+
+
+def _measured(facts: dict[str, Any], policy: str) -> dict[str, float]:
+    """Metrics of a policy in the world itself, in the form of reply that reinforcement learning has."""
+    wanted = (policy, tomllib.loads(facts["recipe"])["rl"]["form"], "real")
+    rows = facts["results"]["rows"]
+    return {row["metric"]: row["value"] for row in rows if (row["policy"], row["form"], row["arena"]) == wanted}
+
+
+def _steps(facts: dict[str, Any]) -> int:
+    """Actions in the world that a run took before its end, those of self-play among them."""
+    return sum(facts["results"]["steps"].values())
+
+
+def _at(facts: dict[str, Any], budget: int) -> float:
+    """Pass@1 on validation where a run had taken so many actions: of the last checkpoint until then."""
+    taken, last = facts["results"]["steps"]["self-play"], 0.0
+    for line in facts["curve"]:
+        taken += line["steps"]
+        if taken <= budget:
+            last = line.get("validation_pass_at_1", last)
+    return last
+
+
+def _mean(values: Sequence[float]) -> str:
+    """Mean over seeds, per cent, and the range of the seeds."""
+    if not values:
+        return ""
+    return f"{100 * np.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what is missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "agents")
+    parser.add_argument("--only", nargs="*", choices=WORLDS, default=WORLDS)
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--table", action="store_true", help="only write the tables")
+    a = parser.parse_args(words)
+    asked = [
+        (world, row, seed)
+        for seed in a.seeds
+        for world in a.only
+        for row in a.rows
+        if not ROWS[row].only or world in ROWS[row].only
+    ]
+    failed: list[str] = []
+    if not a.table:
+        with ThreadPoolExecutor(a.processes) as pool, progress.bar("agents", len(asked)) as bar:
+            for error in pool.map(lambda one: partial(run, runs=a.runs)(*one), asked):
+                failed += [error] if error else []
+                bar.advance()
+    for world in a.only:
+        write(PAGE, f"agents-{world}", table(world))
+    print("\n".join(failed), end="\n" * bool(failed))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
