@@ -133,7 +133,7 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
         """
         for action in actions:
             if action not in self.action_space:
-                raise InputError(f"action {action!r}, expected a number from 0 to {len(self.actions) - 1}")
+                raise InputError(f"action {action}, expected a number from 0 to {len(self.actions) - 1}")
         nodes = self.simulator.expand([episode.node for episode in episodes], [self.actions[int(a)] for a in actions])
         return [self._stepped(episode, node) for episode, node in zip(episodes, nodes, strict=True)]
 
