@@ -161,6 +161,19 @@ def test_an_ensemble_doubts_where_its_models_differ(settings, forward, qwen3):
     assert info == {"uncertainty": pytest.approx(1 / 3)}  # random weights do not count
 
 
+class Paid:
+    """Rules alone."""
+
+    def outcome(self, state, next_state):
+        return 7.0, False
+
+
+def test_rules_alone_do_where_actions_are_given(settings):
+    env = ImaginedWorld(**settings | {"world": Paid()}, actions=ACTIONS)
+    env.reset(seed=0)
+    assert env.step(UP)[1:4] == (7.0, False, False)
+
+
 class Unlisted(Counter):
     def actions(self, state):
         return ACTIONS if state == state_of(1) else ("up",)
@@ -169,10 +182,11 @@ class Unlisted(Counter):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"world": None}, "nothing says reward and end of a step: no world is given; give a world with"),
-        ({"world": "minigrid"}, "the states of minigrid do not tell them"),
-        ({"world": Unlisted()}, "counter does not list the same in every episode; give actions="),
+        ({"world": None}, "nothing says what a step gives: no world is given; give a world with"),
+        ({"world": "minigrid"}, "the states of minigrid do not tell it"),
+        ({"world": Unlisted()}, "counter does not list the same actions in every episode; give actions="),
         ({"world": "sudoku"}, "sudoku does not list the same"),
+        ({"world": Paid()}, "no world is given that lists actions"),
         ({"starts": []}, "starts is empty"),
         ({"starts": "gone.parquet"}, "gone.parquet: no such file"),
         ({"forward": []}, "no forward model"),
