@@ -15,7 +15,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -57,7 +57,8 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
     Args:
         forward: Run folder, checkpoint or loaded model; or several, an ensemble.
         starts: States to begin at, drawn evenly; or a recording, whose trajectories' first states they are.
-        world: Name of a world, or one: reads reward and end off states where it has rules, and lists the actions.
+        world: Name of a world, or one: its rules read reward and end off states, and it lists the actions. Or rules
+            alone, beside `actions`.
         actions: What can be done, in words; by default what the world lists.
         head: A learned head or its folder, in place of the world's rules; it reads the (first) model.
         samples: See `simulators.Imagined`; with more than one, or an ensemble, uncertainty says something.
@@ -76,7 +77,7 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
         self,
         forward: Model | Sequence[Model],
         starts: str | Path | Sequence[State],
-        world: str | World | None = None,
+        world: str | World | Rules | None = None,
         actions: Sequence[str] | None = None,
         head: str | Path | Head | None = None,
         samples: int = 1,
@@ -133,7 +134,7 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
         """
         for action in actions:
             if action not in self.action_space:
-                raise InputError(f"action {action!r}, expected a number from 0 to {len(self.actions) - 1}")
+                raise InputError(f"action {action}, expected a number from 0 to {len(self.actions) - 1}")
         nodes = self.simulator.expand([episode.node for episode in episodes], [self.actions[int(a)] for a in actions])
         return [self._stepped(episode, node) for episode, node in zip(episodes, nodes, strict=True)]
 
@@ -210,23 +211,25 @@ class ImaginedVector(VectorEnv[tuple[str, ...], np.ndarray, np.ndarray]):
         return tuple(episode.node.state for episode in self._episodes)
 
 
-def _outcome(world: World | None, head: str | Path | Head | None, forwards: Sequence[ForwardModel]) -> Outcome:
+def _outcome(world: World | Rules | None, head: str | Path | Head | None, forwards: Sequence[ForwardModel]) -> Outcome:
     """How reward and end of a step are known."""
     if head is not None:
         return (head if isinstance(head, Head) else heads.load(Path(head), forwards[0])).outcome
     if not isinstance(world, Rules):
-        named = "no world is given" if world is None else f"the states of {world.name} do not tell them"
-        raise InputError(f"nothing says reward and end of a step: {named}; give a world with outcome(), or head=")
+        named = "no world is given" if world is None else f"the states of {world.name} do not tell it"
+        raise InputError(f"nothing says what a step gives: {named}; give a world with outcome(), or head=")
     return by_rules(world)
 
 
-def _listed(world: World | None) -> Sequence[str]:
+def _listed(world: World | Rules | None) -> Sequence[str]:
     """The actions that a world lists, if they are the same in two episodes."""
-    found = [world.actions(world.reset(seed)[0]) for seed in (0, 1)] if world is not None else [None]
-    if found[0] is None or found[0] != found[-1]:
-        named = "no world is given" if world is None else f"{world.name} does not list the same in every episode"
-        raise InputError(f"no list of actions: {named}; give actions=")
-    return found[0]
+    if world is None or not hasattr(world, "actions"):
+        raise InputError("no world is given that lists actions; give actions=")
+    lists = cast(World, world)
+    first, second = (lists.actions(lists.reset(seed)[0]) for seed in (0, 1))
+    if first is None or first != second:
+        raise InputError(f"{lists.name} does not list the same actions in every episode; give actions=")
+    return first
 
 
 def _states(starts: str | Path | Sequence[State]) -> tuple[list[State], set[str]]:

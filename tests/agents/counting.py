@@ -13,7 +13,7 @@ ACTIONS = ("up", "down")
 TOP = 4
 
 
-class Counter:
+class Silent:
     """Counts up and down between 0 and 4. At 4 it ends with a reward of 1, at 0 with none; it begins in between."""
 
     name = "counter"
@@ -33,12 +33,9 @@ class Counter:
         refuse_outside_episode(self._running)
         before = state_of(self._at)
         self._at += 1 if action == "up" else -1
-        reward, ended = self.outcome(before, state_of(self._at))
+        reward, ended = outcome_of(before, state_of(self._at))
         self._running = not ended
         return state_of(self._at), reward, ended, False, {}
-
-    def outcome(self, state, next_state):
-        return float(next_state == state_of(TOP)), next_state in (state_of(0), state_of(TOP))
 
     def actions(self, state):
         return ACTIONS
@@ -48,6 +45,17 @@ class Counter:
 
     def close(self):
         self._running = False
+
+
+class Counter(Silent):
+    """The same, which says how its rewards are read off its states."""
+
+    def outcome(self, state, next_state):
+        return outcome_of(state, next_state)
+
+
+def outcome_of(state, next_state):
+    return float(next_state == state_of(TOP)), next_state in (state_of(0), state_of(TOP))
 
 
 def state_of(number):
