@@ -41,7 +41,7 @@ class Scene:
 
 
 class Arena(Protocol):
-    """Where agents train and are tested: a world (`WorldArena`), or a model of one (`DreamArena`)."""
+    """Where agents train and are tested: a world (`WorldArena`), or a model of one (`ImaginedArena`)."""
 
     def scenes(self, seed: int, count: int) -> list[Scene]:
         """A group: so many episodes of a seed, at their beginning."""

@@ -17,7 +17,7 @@ from swirl import api, durable, ledger, models, tiny, train, worlds
 from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
 from swirl.agents.arena import Arena, Scene, WorldArena
 from swirl.agents.clumsy import Clumsy, say
-from swirl.agents.dream import DreamArena
+from swirl.agents.imagined_arena import ImaginedArena
 from swirl.agents.episodes import Terms
 from swirl.agents.replies import Form
 from swirl.agents.settings import AgentRecipe, Base, Clone, Tune
@@ -96,7 +96,7 @@ class Stages:
         return self._epochs("clone", policy, rows, self.recipe.clone)
 
     @cached_property
-    def dream(self) -> DreamArena | None:
+    def imagined(self) -> ImaginedArena | None:
         """The learned world that is trained in; `None` where that is the world itself."""
         if not self.recipe.rl.model:
             return None
@@ -104,7 +104,7 @@ class Stages:
         if not isinstance(world, Rules):
             raise InputError(f"the world {self.arena.name} reads no rewards off states; train in it, without rl.model")
         forward = api.load_forward(self.recipe.rl.model, self.recipe.device)
-        return DreamArena(self.arena, Imagined([forward], by_rules(world)))
+        return ImaginedArena(self.arena, Imagined([forward], by_rules(world)))
 
     def learn(self, policy: Path) -> Path:
         """Stage 3: reinforcement learning on the task's reward, in the world or in the model of it."""
@@ -115,7 +115,7 @@ class Stages:
             algorithm(
                 policy,
                 out,
-                self.dream or self.arena,
+                self.imagined or self.arena,
                 terms,
                 settings,
                 model=self.recipe.model,
@@ -239,7 +239,7 @@ class Stages:
         for name, path in self.policies.items():
             model, tokenizer = self._load(path)
             for form in self._forms(name):
-                for where, arena in (("real", self.arena), ("imagined", self.dream)):
+                for where, arena in (("real", self.arena), ("imagined", self.imagined)):
                     found = self._measure(model, tokenizer, arena, self.terms(form)) if arena else []
                     known = {"policy": name, "form": form, "arena": where, "seed": self.recipe.seed}
                     rows += [{**known, **row} for row in found]

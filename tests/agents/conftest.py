@@ -1,38 +1,40 @@
-"""A recipe of an agent that takes seconds."""
+"""A recipe of an agent that takes seconds, in a world of one step."""
 
 import pytest
 
+from swirl import worlds
+
 SMALL = {
-    "play.world": "frozenlake",
-    "play.options": "{slippery = false}",
+    "method": "rl",
+    "play.world": "choice",
     "play.told": "false",
     "play.part": "facts",
     "play.reply": "64",
-    "play.turns": "3",
+    "play.turns": "1",
+    "play.per_turn": "1",
+    "play.actions": "1",
     "model.hidden": "48",
     "model.layers": "2",
     "model.heads": "4",
     "model.tokens": "phrases",
-    "model.max_length": "700",
-    "base.episodes": "24",
-    "base.slips": "0.3",
-    "base.steps": "60",
+    "model.max_length": "256",
+    "base.episodes": "60",
+    "base.steps": "120",
     "base.learning_rate": "3e-3",
     "self_play.groups": "8",
     "self_play.size": "2",
     "tune.epochs": "2",
     "rl.iterations": "4",
-    "rl.groups": "4",
-    "rl.size": "4",
-    "rl.keep": "0.5",
-    "rl.minibatch": "4",
-    "rl.micro": "4",
+    "rl.groups": "8",
+    "rl.size": "8",
+    "rl.keep": "1.0",
+    "rl.minibatch": "32",
+    "rl.micro": "32",
     "rl.learning_rate": "1e-3",
-    "rl.critic_learning_rate": "1e-3",
-    "rl.form": "states",
+    "rl.critic_learning_rate": "3e-3",
     "rl.save_every": "2",
     "evaluation.seeds": "8",
-    "evaluation.samples": "2",
+    "evaluation.samples": "4",
 }
 """Overrides of the defaults."""
 
@@ -46,6 +48,7 @@ def recipe_file(tmp_path):
 
 
 @pytest.fixture
-def small():
-    """Overrides that make a run take seconds."""
+def small(monkeypatch):
+    """Overrides that make a run take seconds, and their world."""
+    monkeypatch.setitem(worlds.WORLDS, "choice", "choice:Choice")
     return dict(SMALL)

@@ -14,7 +14,7 @@ from swirl.worlds.base import Step
 
 
 @dataclass(frozen=True)
-class DreamArena:
+class ImaginedArena:
     """Episodes of a model of a world.
 
     Attributes:
