@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from swirl.agents import settings
 from swirl.methods import METHODS
 from swirl.recipe import load_recipe, parse_recipe
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-RECIPES = sorted(FOLDER.rglob("*.toml"))
+AGENTS = sorted(FOLDER.glob("spa-*.toml"))
+RECIPES = sorted(set(FOLDER.rglob("*.toml")) - set(AGENTS))
 PAPER = {path.stem: path for path in sorted((FOLDER / "paper").glob("*.toml"))}
 
 
@@ -30,6 +32,14 @@ def test_a_recipe_opens_with_its_source_and_a_command_that_names_it(path):
         assert any("arXiv" in line for line in header)
         assert any("Expected" in line for line in header)
         assert any("Not run here" in line for line in header)
+
+
+@pytest.mark.parametrize("path", AGENTS, ids=name)
+def test_an_agents_recipe_is_read_survives_being_written_and_names_its_command(path, tmp_path):
+    recipe = settings.load(path)
+    (tmp_path / "again.toml").write_text(recipe.toml())
+    assert settings.load(tmp_path / "again.toml") == recipe
+    assert f"swirl agent train recipes/{name(path)}" in path.read_text()
 
 
 @pytest.mark.parametrize("path", PAPER.values(), ids=name)
