@@ -170,7 +170,7 @@ def _mean(values: Sequence[float]) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "agents")
     parser.add_argument("--only", nargs="*", choices=WORLDS, default=WORLDS)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))

@@ -57,7 +57,7 @@ def grpo_episodes(
     # TRL gives a rollout nothing but prompts.
     data = Dataset.from_list([{"prompt": [{"role": "user", "content": str(seed)}]} for seed in seeds])
 
-    def reward(completions: Any, log_metric: Callable[[str, float], None], **columns: Any) -> list[float]:
+    def reward(completions: Any, log_metric: Callable[[str, float], None], **columns: Any) -> list[float | None]:
         for name in columns["logged"][0]:
             log_metric(name, sum(row[name] for row in columns["logged"]) / len(completions))
         return columns["score"]
