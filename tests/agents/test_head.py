@@ -167,3 +167,13 @@ def test_separable_targets_have_finite_weights():
     weights = head.logistic(x, (x[:, 0] > 0).astype(float), 1e-4)
     assert np.isfinite(weights).all()
     assert ((x @ weights[:-1] + weights[-1] > 0) == (x[:, 0] > 0)).all()
+
+
+def test_the_penalty_is_chosen_by_rows_that_were_not_fitted():
+    rng = np.random.default_rng(0)
+    x, noise, out = rng.normal(size=(30, 15)), rng.normal(size=30), np.arange(30) >= 20
+    weights, told = head._chosen(head.ridge, head._squared_error, x, noise, out)
+    assert np.abs(weights[:-1]).max() < 0.05  # nothing to learn: the strongest
+    assert told.shape == (10,)
+    weights, _ = head._chosen(head.ridge, head._squared_error, x, x[:, 0], out)
+    assert weights[0] == pytest.approx(1, abs=1e-2)  # all of it to learn: the weakest

@@ -57,6 +57,7 @@ def test_ends_of_all_kinds_are_met():
 LAKE = "P _ O\n_ _ _\n_ _ G\nPlayer (P) is at (0,0); hole (O) is at (0,2); goal (G) is at (2,2)."
 ROOM = "# # # # #\n# P X O #\n# _ _ _ #\n# _ _ _ #\n# # # # #"
 BOARD = "| 1 2 | 3 4 |\n| 3 4 | 1 2 |\n-------------\n| 2 1 | 4 3 |\n| 4 3 | 2 . |"
+SHIFTED = "| 1 2 | 3 4 |\n| 2 3 | 4 1 |\n-------------\n| 3 4 | 1 2 |\n| 4 1 | 2 . |"
 GIVEN = "\nGiven positions are (1,1) and (1,2).\nEmpty positions to be filled are at (4,4)."
 
 
@@ -67,6 +68,7 @@ GIVEN = "\nGiven positions are (1,1) and (1,2).\nEmpty positions to be filled ar
         ("frozenlake", LAKE, "_  _ X \n_ _ _\n_ _ G\nPlayer (P) is lost.", (0.0, True)),  # and between the symbols
         ("frozenlake", LAKE, "_ _ O\n_ _ _\n_ _ G", (0.0, False)),  # no player
         ("frozenlake", LAKE, "P _ O\n_ _ _\n_ _ √", (0.0, False)),  # two
+        ("frozenlake", LAKE, "_ _ X\n_ P _\n_ _ G", (0.0, False)),
         ("frozenlake", LAKE, "_ _ O\n_ √ _\n_ _ _", (0.0, False)),  # the goal has moved
         ("frozenlake", LAKE, "_ _ O\n_ _ _\n_ _", (0.0, False)),
         ("frozenlake", LAKE, "_ _ O\n_ _ _\n_ _ √\none\ntwo", (0.0, False)),
@@ -79,6 +81,7 @@ GIVEN = "\nGiven positions are (1,1) and (1,2).\nEmpty positions to be filled ar
         ("sokoban", ROOM, ROOM.replace("P X O #", "_ P √ _"), (0.0, False)),  # a wall
         ("sudoku", BOARD, BOARD.replace(".", "1"), (1.0, True)),
         ("sudoku", BOARD, BOARD.replace(".", "2"), (0.0, False)),
+        ("sudoku", SHIFTED, SHIFTED.replace(".", "3"), (0.0, False)),  # rows and columns are right, blocks are not
         ("sudoku", BOARD + GIVEN, BOARD.replace(".", "1") + GIVEN, (1.0, True)),
         ("sudoku", BOARD.replace("1 2 | 3", "2 1 | 3") + GIVEN, BOARD.replace(".", "1") + GIVEN, (0.0, False)),
         ("sudoku", BOARD, BOARD.replace(".", "9"), (0.0, False)),
