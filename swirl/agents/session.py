@@ -35,10 +35,9 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         stages = Stages(run, recipe)
         policy = spa(stages, stages.start())
         rows = json.loads((stages.test() / "phase.json").read_text())["test"]
-        log = policy / "log.jsonl"
-        curve = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-        played = run.folder / next((phase.folder for phase in run.phases if phase.name == "self-play"), "none")
-        facts = json.loads((played / "phase.json").read_text()) if played.is_dir() else {}
+        made = {phase.name: run.folder / phase.folder for phase in run.phases}
+        curve = [json.loads(line) for line in _lines(made.get("rl"), "log.jsonl")]
+        facts = json.loads("".join(_lines(made.get("self-play"), "phase.json")) or "{}")
         results = {
             "policy": str(policy.relative_to(out)),
             "steps": {"self-play": facts.get("steps", 0), "rl": sum(row["steps"] for row in curve)},
@@ -48,6 +47,11 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         durable.atomic_write(out / "results.json", json.dumps(results, indent=1) + "\n")
         durable.atomic_write(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in curve))
     return results
+
+
+def _lines(folder: Path | None, name: str) -> list[str]:
+    """Lines of a phase's file; none where the recipe has no such phase."""
+    return (folder / name).read_text().splitlines() if folder else []
 
 
 def show(results: dict[str, Any], out: Path) -> None:

@@ -17,8 +17,8 @@ from swirl import api, durable, ledger, models, tiny, train, worlds
 from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
 from swirl.agents.arena import Arena, Scene, WorldArena
 from swirl.agents.clumsy import Clumsy, say
-from swirl.agents.imagined_arena import ImaginedArena
 from swirl.agents.episodes import Terms
+from swirl.agents.imagined_arena import ImaginedArena
 from swirl.agents.replies import Form
 from swirl.agents.settings import AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined, by_rules

@@ -1,24 +1,13 @@
 """Whole runs of an agent: what is learned, what is kept, and what a kill leaves."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
-import torch
+from whole_runs import differing
 
 from swirl.agents import session, settings
 from swirl.cli import main
 from swirl.errors import InputError
-from swirl.models import load
-
-ROOT = Path(__file__).parent.parent.parent
-STAGES = ("base.partial/trainer/checkpoint-*", "self-play.partial", "tune.partial", "rl.partial/trainer/checkpoint-*")
-"""What there is of a stage while it is made."""
 
 
 def value(results, policy, metric):
@@ -54,37 +43,42 @@ def test_the_log_and_the_table_say_what_was_done(recipe_file, small, tmp_path, c
     assert again == results
 
 
-def command(recipe_file, out, small):
-    """`swirl agent train` in a process of its own, which knows the world of these tests too."""
-    overrides = [word for key, value in small.items() for word in (f"--{key}", value)]
-    code = (
-        "import sys; from swirl import worlds; from swirl.cli import main\n"
-        "worlds.WORLDS['choice'] = 'choice:Choice'; sys.exit(main(sys.argv[1:]))"
-    )
-    return [sys.executable, "-c", code, "agent", "train", str(recipe_file), "--out", str(out), *overrides]
+LAKE = {
+    "method": "spa",
+    "play.world": "frozenlake",
+    "play.options": "{size = 3, slippery = false}",
+    "base.batch": "8",
+    "rl.form": "states",
+    "rl.groups": "2",
+    "rl.size": "4",
+    "rl.iterations": "6",
+    "evaluation.seeds": "2",
+    "evaluation.samples": "1",
+}
+"""A run of all stages."""
+MOMENTS = [
+    ("base", "step", 50, "kill"),
+    ("self-play", "seal", 1, "kill"),
+    ("tune", "step", 1, "kill"),
+    ("rl", "state", 3, "kill"),
+    ("rl", "replace", 6, "kill"),
+    ("test", "seal", 1, "kill"),
+]
+"""One after another: in each stage, amid the second checkpoint of reinforcement learning, and when that is whole."""
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage_a_run_ends_with_the_same_weights(recipe_file, small, tmp_path):
-    here = str(Path(__file__).parent)
-    environment = {**os.environ, "SWIRL_QUIET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{here}"}
-    small |= {"method": "spa", "rl.form": "states"}
+def test_killed_in_every_stage_a_run_ends_as_one_that_was_not(swirl, recipe_file, small, tmp_path):
+    overrides = [word for key, value in (small | LAKE).items() for word in (f"--{key}", value)]
     clean, killed = tmp_path / "clean", tmp_path / "killed"
-    subprocess.run(command(recipe_file, clean, small), env=environment, check=True, capture_output=True)
-    for stage in STAGES:
-        child = subprocess.Popen(command(recipe_file, killed, small), env=environment, stderr=subprocess.DEVNULL)
-        while not list(killed.glob(f"phases/.*-{stage}")):
-            assert child.poll() is None, f"it ended before {stage}"
-            time.sleep(0.02)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    subprocess.run(command(recipe_file, killed, small), env=environment, check=True, capture_output=True)
-    for stage in ("base", "tune", "rl"):
-        [one], [two] = (list(folder.glob(f"phases/*-{stage}")) for folder in (clean, killed))
-        first, second = (load(path, "cpu", "float32")[0].state_dict() for path in (one, two))
-        assert all(torch.equal(first[name], second[name]) for name in first)
-    first, second = (json.loads((folder / "results.json").read_text()) for folder in (clean, killed))
-    assert first == second
+    code, _, errors = swirl("agent", "train", recipe_file, "--out", clean, *overrides)
+    assert code == 0, errors
+    for moment in MOMENTS:
+        code, _, errors = swirl("agent", "train", recipe_file, "--out", killed, *overrides, moment=moment)
+        assert code == -9, f"{moment} did not come: {errors}"
+    code, _, errors = swirl("agent", "train", recipe_file, "--out", killed, *overrides)
+    assert code == 0, errors
+    assert differing(clean, killed) == []
 
 
 @pytest.mark.parametrize(
