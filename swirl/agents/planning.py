@@ -256,7 +256,7 @@ def _refitted(chances: dict[str, float], plans: Sequence[Plan], step: int, elite
 
 
 def _propose(task: Task, plans: Sequence[Plan], search: Search) -> list[list[tuple[str, float]]]:
-    """What to try after each plan, with log-probabilities; 0 without a policy.
+    """What to try after each plan, with log-probabilities; 0 without a policy, which is asked of a state once.
 
     Raises:
         InputError: The actions cannot be listed and there is no policy.
@@ -267,10 +267,11 @@ def _propose(task: Task, plans: Sequence[Plan], search: Search) -> list[list[tup
         if None in listed:
             raise InputError("the actions in a state cannot be listed; give a policy that proposes some")
         return [[(action, 0.0) for action in own or ()] for own in listed]
-    proposed = search.policy([node.state for node in nodes])
+    states = list(dict.fromkeys(node.state for node in nodes))
+    proposed = dict(zip(states, search.policy(states), strict=True)) if states else {}
     return [
-        [(action, log) for action, log in own if can is None or action in can]
-        for own, can in zip(proposed, listed, strict=True)
+        [(action, log) for action, log in proposed[node.state] if can is None or action in can]
+        for node, can in zip(nodes, listed, strict=True)
     ]
 
 

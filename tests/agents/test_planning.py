@@ -230,6 +230,18 @@ def test_a_policy_proposes_what_is_tried():
     assert plan.actions == ("right",) * 3
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_policy_is_asked_once_of_each_state_at_a_time(method):
+    table, asked = chain(), []
+
+    def policy(states):
+        asked.append(states)
+        return [[("right", 0.0)] for _ in states]
+
+    METHODS[method](table.expand, [table.task("a")], Search(5, samples=20, iterations=1, policy=policy))
+    assert asked == [["a"], ["b"], ["c"]]
+
+
 def test_what_cannot_be_listed_takes_a_policy():
     task = replace(chain().task("a"), actions=lambda node: None)
     with pytest.raises(InputError, match="give a policy"):
