@@ -190,3 +190,22 @@ def swirl(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """An empty recipe: everything is an override."""
+    path = tmp_path / "recipe.toml"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Overrides with which an agent's run takes seconds, and their world; for the tests in `agents/`."""
+    from agent_runs import SMALL
+
+    from swirl import worlds
+
+    monkeypatch.setitem(worlds.WORLDS, "choice", "choice:Choice")
+    return dict(SMALL)

@@ -61,10 +61,10 @@ MOMENTS = [
     ("self-play", "seal", 1, "kill"),
     ("tune", "step", 1, "kill"),
     ("rl", "state", 3, "kill"),
-    ("rl", "replace", 6, "kill"),
+    ("rl", "replace", 2, "kill"),
     ("test", "seal", 1, "kill"),
 ]
-"""One after another: in each stage, amid the second checkpoint of reinforcement learning, and when that is whole."""
+"""One after another: in each stage; of reinforcement learning amid the second checkpoint, and before the third is whole."""
 
 
 @pytest.mark.slow

@@ -1,9 +1,5 @@
 """A recipe of an agent that takes seconds, in a world of one step."""
 
-import pytest
-
-from swirl import worlds
-
 SMALL = {
     "method": "rl",
     "play.world": "choice",
@@ -37,18 +33,3 @@ SMALL = {
     "evaluation.samples": "4",
 }
 """Overrides of the defaults."""
-
-
-@pytest.fixture
-def recipe_file(tmp_path):
-    """An empty recipe: everything is an override."""
-    path = tmp_path / "agent.toml"
-    path.write_text("")
-    return path
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Overrides that make a run take seconds, and their world."""
-    monkeypatch.setitem(worlds.WORLDS, "choice", "choice:Choice")
-    return dict(SMALL)
