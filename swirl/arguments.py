@@ -224,18 +224,6 @@ def _add_model_commands(commands: Any) -> None:
 
     sub = _command(
         commands,
-        "agent",
-        "Train an agent by SPA or by reinforcement learning alone, or continue it; then measure it.",
-        "Any key of the recipe can be overridden: --section.key VALUE (TOML, or a bare word).",
-    )
-    sub.add_argument("do", choices=["train"], help="train: run a recipe")
-    sub.add_argument("recipe", help="a TOML file, see recipes/spa-*.toml")
-    sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
-    sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = _command(
-        commands,
         "compare",
         "Compare methods: same data, same warm-up, tuned alike, read at equal cost, paired over seeds.",
         "The recipe's own method is always among them and sets the cost. Any key of the recipe can be overridden. What "
@@ -337,4 +325,16 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--real", action="store_true", help="plan in copies of the world too: the bound")
     sub.add_argument("--no-model", action="store_true", help="plan in copies of the world alone")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = _command(
+        commands,
+        "agent",
+        "Train an agent by SPA or by reinforcement learning alone, or continue it; then measure it.",
+        "Any key of the recipe can be overridden: --section.key VALUE (TOML, or a bare word).",
+    )
+    sub.add_argument("do", choices=["train"], help="train: run a recipe")
+    sub.add_argument("recipe", help="a TOML file, see recipes/spa-*.toml")
+    sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
+    sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
     sub.add_argument("--json", action="store_true", help="print JSON")

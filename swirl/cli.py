@@ -344,12 +344,12 @@ COMMANDS = {
     "import": _import,
     "check": _check,
     "train": _train,
-    "agent": _agent,
     "compare": _compare,
     "eval": _eval,
     "label": _label,
     "imagine": _imagine,
     "plan": _plan,
+    "agent": _agent,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from swirl import arguments, cli, data
 from swirl.errors import InputError
 
-COMMANDS = ("worlds", "collect", "import", "check", "train", "compare", "eval", "label", "imagine", "plan")
+COMMANDS = ("worlds", "collect", "import", "check", "train", "compare", "eval", "label", "imagine", "plan", "agent")
 
 
 def python(code, *args):

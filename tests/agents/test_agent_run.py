@@ -64,7 +64,7 @@ MOMENTS = [
     ("rl", "replace", 2, "kill"),
     ("test", "seal", 1, "kill"),
 ]
-"""One after another: in each stage; of reinforcement learning amid the second checkpoint, and before the third is whole."""
+"""One after another: in each stage; in the last, amid the second checkpoint, and before the third is whole."""
 
 
 @pytest.mark.slow
