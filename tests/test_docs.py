@@ -30,6 +30,7 @@ import pytest
 from conftest import TINY, randomise
 
 from swirl import arguments, image_metrics, image_similarity
+from swirl.agents.settings import AgentRecipe
 from swirl.config import Recipe
 from swirl.eval import held_out
 from swirl.methods import METHODS
@@ -174,16 +175,18 @@ def test_a_quotation_that_drifted_is_seen():
     assert not in_file("return a\n...\na = 1\n", source)
 
 
-def sections():
+def sections(recipe=Recipe):
     """Names of a recipe's sections and their keys; `trainer`, whose keys are TRL's, is left out."""
-    hints = typing.get_type_hints(Recipe).items()
+    hints = typing.get_type_hints(recipe).items()
     return {name: {f.name for f in dataclasses.fields(hint)} for name, hint in hints if dataclasses.is_dataclass(hint)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipe_keys_exist(page):
-    known = sections()
-    known["swirl"] |= {path.stem for path in (ROOT / "swirl").iterdir()}  # the package's modules
+    known = sections(AgentRecipe if page.name == "agents.md" else Recipe)
+    known["swirl"] = known.get("swirl", set()) | {
+        path.stem for path in (ROOT / "swirl").iterdir()
+    }  # the package's modules
     for section, key in re.findall(r"`(?:--)?(\w+)\.(\w+)\b[^`(/]*`", page.read_text()):
         assert section not in known or key in known[section] | {"py", "md"}, f"{section}.{key}"
 
