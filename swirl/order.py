@@ -1,8 +1,13 @@
-"""In which order the rows of a phase are read, drawn from its seed alone."""
+"""Seeds of parts, and in which order the rows of a phase are read, drawn from its seed alone."""
 
 from collections.abc import Sequence
 
 import numpy as np
+
+
+def seed_of(seed: int, *part: int) -> int:
+    """The seed of a part of what has a seed: its number, or the bytes of its name."""
+    return int(np.random.SeedSequence([seed, *part]).generate_state(1)[0] >> 1)
 
 
 def batch_order(lengths: Sequence[int], steps: int, batch: int, seed: int) -> list[int]:

@@ -114,8 +114,8 @@ def sft(
         schedule: Steps, batch and learning rate.
         model: How to load and adapt the model.
         select: Which of the saved checkpoints to keep.
-        weights: Of each row's completion tokens, more than 0: the loss is the weighted mean over the completion tokens
-            of a step. By default every one counts once.
+        weights: Of each row's completion tokens, not all 0 in a step: the loss is the weighted mean over the completion
+            tokens of a step. By default every one counts once.
         device: As in the recipe.
         trainer: Options for TRL's `SFTConfig`, verbatim.
         title: Shown in the progress bar.

@@ -1,6 +1,8 @@
 """The published tables: what they say is what the kept files hold."""
 
 import importlib.util
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -44,6 +46,20 @@ def test_pages_show_what_the_kept_files_hold(name, tmp_path, monkeypatch):
     assert RESULTS.main(["--table", "--only", name, "--runs", str(tmp_path / "runs")]) == int(waits)
     for page in RESULTS.TABLES[name].pages:
         assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8")
+
+
+TUNED = re.compile(r"(?m)^\| `(\w+)`[^|]*\((\de-\d)\) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$")
+"""A row of the tuning seed's figures: method, rate, and three shares."""
+
+
+def test_the_tuning_seeds_figures_are_those_of_the_kept_files():
+    found = TUNED.findall((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
+    assert {method for method, *_ in found} == {"bootstrap", "swirl", "verified", "oracle"}
+    wanted = "exact_match_changed", "false_change_rate", "action_exact_match_changed"
+    for method, rate, *shown in found:
+        kept = json.loads((RESULTS.KEPT / "minigrid" / f"tune-{method}-{float(rate)}.json").read_text())
+        values = {row["metric"]: row["value"] for row in kept["rows"] if row["phase"] == method}
+        assert shown == [f"{values[metric]:.3f}" for metric in wanted]
 
 
 def test_a_table_without_runs_says_so_and_stops_no_other(tmp_path, monkeypatch, capsys):

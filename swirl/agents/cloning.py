@@ -12,16 +12,17 @@ by Maximising Evidence, NeurIPS 2023).
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from swirl import api, data
-from swirl.agents import conversation, selfplay
+from swirl.agents import selfplay
 from swirl.agents.arena import Scene
 from swirl.agents.episodes import Terms, play
-from swirl.agents.player import Sampled
-from swirl.agents.replies import Reply, told
+from swirl.agents.replies import Reply, of_turn
+from swirl.agents.scripted import Scripted
 from swirl.errors import InputError
 from swirl.worlds.base import Step
 
@@ -78,32 +79,16 @@ class Tape:
         return found
 
 
-class Demonstrator:
-    """Says what was done in the scenes of a tape, as many actions in a turn as there may be."""
-
-    def __init__(self, scenes: Sequence[Scene], tokenizer: Any, terms: Terms) -> None:
-        self.ends = [tokenizer.eos_token_id]
-        self._scenes, self._tokenizer, self._terms = list(scenes), tokenizer, terms
-
-    def reply(self, prompts: Sequence[list[int]]) -> list[Sampled]:
-        """The next turn of every scene."""
-        texts = [self._say(list(islice(scene.handle, self._terms.per_turn))).text() for scene in self._scenes]
-        return [Sampled(conversation.reply(self._tokenizer, text)[0], True) for text in texts]
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these scenes alone."""
-        self._scenes = [self._scenes[row] for row in rows]
-
-    def _say(self, steps: Steps) -> Reply:
-        actions, part = tuple(step["action"] for step in steps), self._terms.part
-        if self._terms.form == "plain":
-            return Reply(actions, " ".join(actions))
-        return Reply(actions, " ".join(actions), told(steps[0]["state"], part), told(steps[-1]["next_state"], part))
+def _say(terms: Terms, scene: Scene) -> Reply:
+    """What was done next in a scene of a tape, as many actions as a turn may have."""
+    steps = list(islice(scene.handle, terms.per_turn))
+    actions = [step["action"] for step in steps]
+    return of_turn(actions, steps[0]["state"], steps[-1]["next_state"], terms.form, terms.part)
 
 
 def rows(tokenizer: Any, demonstrated: Sequence[Steps], terms: Terms) -> list[selfplay.Row | None]:
     """Demonstrations as conversations to learn from."""
     tape = Tape()
     scenes = tape.scenes(demonstrated)
-    episodes = play(Demonstrator(scenes, tokenizer, terms), tokenizer, tape, scenes, terms, "demonstrations")
+    episodes = play(Scripted(scenes, tokenizer, partial(_say, terms)), tokenizer, tape, scenes, terms, "demonstrations")
     return [selfplay.row(tokenizer, episode, [turn.read for turn in episode.turns]) for episode in episodes]

@@ -6,16 +6,12 @@ the actions of the turn. With random actions alone it is the paper's control of 
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from swirl.agents import conversation
 from swirl.agents.arena import Scene
 from swirl.agents.episodes import Terms
-from swirl.agents.player import Sampled
-from swirl.agents.replies import Reply, told
+from swirl.agents.replies import Reply, of_turn
 from swirl.types import state_text
 
 
@@ -36,33 +32,4 @@ def say(scene: Scene, slips: float, terms: Terms, rng: np.random.Generator) -> R
         after = state_text(state)
         if terminated or truncated:
             break
-    thoughts = " ".join(actions)
-    if terms.form == "plain":
-        return Reply(tuple(actions), thoughts)
-    return Reply(tuple(actions), thoughts, told(scene.state, terms.part), told(after, terms.part))
-
-
-class Clumsy:
-    """Plays scenes as `swirl.agents.player.Player` does.
-
-    Args:
-        scenes: What it will play.
-        tokenizer: Of whom it teaches.
-        slips: Share of its actions that are random.
-        terms: How episodes go.
-        seed: Of its chances.
-    """
-
-    def __init__(self, scenes: Sequence[Scene], tokenizer: Any, slips: float, terms: Terms, seed: int) -> None:
-        self.ends = [tokenizer.eos_token_id]
-        self._scenes, self._tokenizer, self._slips, self._terms = list(scenes), tokenizer, slips, terms
-        self._rng = np.random.default_rng(seed)
-
-    def reply(self, prompts: Sequence[list[int]]) -> list[Sampled]:
-        """The next reply of every scene; what is told before is not read."""
-        replies = [say(scene, self._slips, self._terms, self._rng) for scene in self._scenes]
-        return [Sampled(conversation.reply(self._tokenizer, reply.text())[0], True) for reply in replies]
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these scenes alone."""
-        self._scenes = [self._scenes[row] for row in rows]
+    return of_turn(actions, scene.state, after, terms.form, terms.part)

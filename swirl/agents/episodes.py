@@ -55,6 +55,13 @@ class Turn:
         """The state after all its actions."""
         return self.states[-1] if self.states else self.state
 
+    def right(self, part: Part) -> tuple[float, float] | None:
+        """Whether the two states that it tells are right, 0 or 1 each; `None` where it tells none."""
+        if not self.read or self.read.observation is None or self.read.prediction is None:
+            return None
+        seen, after = told(self.state, part), told(self.after, part)
+        return metrics.exact_match(self.read.observation, seen), metrics.exact_match(self.read.prediction, after)
+
 
 @dataclass
 class Episode:
@@ -113,7 +120,7 @@ class Terms:
 
 
 class Plays(Protocol):
-    """Who plays: a policy (`swirl.agents.player.Player`), or one that teaches (`swirl.agents.clumsy.Clumsy`).
+    """Who plays: a policy (`swirl.agents.player.Player`), or a script (`swirl.agents.scripted.Scripted`).
 
     Attributes:
         ends: Ids of the tokens that end a reply, the first of them the usual one.
@@ -242,11 +249,4 @@ def _following(player: Plays, tokenizer: Any, episode: Episode, terms: Terms, sa
 
 def worth(episode: Episode, terms: Terms, state_reward: float) -> float:
     """What an episode is worth: its score, and so much for every state that a reply tells right."""
-    return episode.score + (state_reward * sum(_right(turn, terms) for turn in episode.turns) if state_reward else 0.0)
-
-
-def _right(turn: Turn, terms: Terms) -> float:
-    if not turn.read or turn.read.observation is None or turn.read.prediction is None:
-        return 0.0
-    seen, after = told(turn.state, terms.part), told(turn.after, terms.part)
-    return metrics.exact_match(turn.read.observation, seen) + metrics.exact_match(turn.read.prediction, after)
+    return episode.score + state_reward * sum(sum(turn.right(terms.part) or ()) for turn in episode.turns)

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from swirl.agents import measures
 from swirl.agents.arena import Arena, Scene
 from swirl.agents.episodes import Episode, Plays, Terms, play
 from swirl.agents.player import Player
+from swirl.order import seed_of
 
 BATCH = 128
 """Episodes that are played at once."""
@@ -24,8 +23,7 @@ def play_all(
     episodes = []
     for start in range(0, len(scenes), BATCH):
         some = scenes[start : start + BATCH]
-        drawn = int(np.random.SeedSequence([seed, start]).generate_state(1)[0] >> 1)
-        episodes += play(cast(some, drawn), tokenizer, arena, some, terms, title)
+        episodes += play(cast(some, seed_of(seed, start)), tokenizer, arena, some, terms, title)
     return episodes
 
 

@@ -10,14 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from swirl import durable, models, train
 from swirl.agents.arena import Arena
 from swirl.agents.episodes import Episode, Terms, play, worth
 from swirl.agents.player import Player
 from swirl.agents.settings import RL
 from swirl.config import Model
+from swirl.order import seed_of
 from swirl.train_episodes import grpo_episodes
 
 
@@ -32,14 +31,13 @@ def learn(
     seed: int,
     device: str,
     validate: Callable[[Any, Any], dict[str, Any]],
-    title: str = "grpo",
 ) -> Path:
     """Train a policy by GRPO; arguments as those of `swirl.agents.ppo_trainer.learn`."""
 
     def rollout(seeds: list[int], trainer: Any) -> dict[str, Any]:
         policy = trainer.accelerator.unwrap_model(trainer.model)
         scenes = [arena.scenes(one, 1)[0] for one in seeds]
-        drawn = int(np.random.SeedSequence([seed, trainer.state.global_step]).generate_state(1)[0] >> 1)
+        drawn = seed_of(seed, trainer.state.global_step)
         player = Player(policy, trainer.processing_class, terms.reply, seed=drawn)
         policy.eval()  # as TRL has it while it generates
         episodes = play(player, trainer.processing_class, arena, scenes, terms)
@@ -76,7 +74,7 @@ def learn(
         model=model,
         select=select,
         device=device,
-        title=title,
+        title="grpo",
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from swirl import intervals, metrics
+from swirl import intervals
 from swirl.agents.episodes import Episode, Turn
-from swirl.agents.replies import Part, told
+from swirl.agents.replies import Part
 
 
 def pass_at_k(samples: int, successes: int, k: int) -> float:
@@ -56,19 +56,16 @@ def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[
 
 def _of_turns(turns: Sequence[Turn], part: Part) -> dict[str, list[float | None]]:
     """What is measured of each turn; `None` where it has nothing to be measured of."""
+    right = [turn.right(part) for turn in turns]
     return {
         "readable": [float(turn.read is not None) for turn in turns],
         "cut_off": [float(not turn.finished) for turn in turns],
         "valid_actions": [_share(len(turn.actions), len(turn.actions) + turn.unknown) for turn in turns],
         "effective_actions": [_share(_effective(turn), len(turn.actions)) for turn in turns],
-        "observation_exact": [_right(turn.read and turn.read.observation, told(turn.state, part)) for turn in turns],
-        "prediction_exact": [_right(turn.read and turn.read.prediction, told(turn.after, part)) for turn in turns],
+        "observation_exact": [both and both[0] for both in right],
+        "prediction_exact": [both and both[1] for both in right],
         "reply_tokens": [float(len(turn.reply)) for turn in turns],
     }
-
-
-def _right(written: str | None, true: str) -> float | None:
-    return None if written is None else metrics.exact_match(written, true)
 
 
 def _share(part: int, whole: int) -> float | None:

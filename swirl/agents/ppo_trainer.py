@@ -33,6 +33,7 @@ from swirl.agents.episodes import Episode, Terms, play, worth
 from swirl.agents.player import Player
 from swirl.agents.settings import RL
 from swirl.config import Model
+from swirl.order import seed_of
 
 logger = logging.getLogger("swirl")
 
@@ -86,7 +87,6 @@ def learn(
     seed: int,
     device: str,
     validate: Callable[[Any, Any], Facts],
-    title: str = "ppo",
 ) -> Path:
     """Train a policy by PPO.
 
@@ -100,7 +100,6 @@ def learn(
         seed: Of everything that is drawn.
         device: Where to compute.
         validate: Measures the policy, model and tokenizer, wherever a checkpoint is saved; the log has what it gives.
-        title: Shown in the progress bar.
 
     Returns:
         `out`.
@@ -109,8 +108,8 @@ def learn(
     found = checkpoints(out / "trainer")
     if found:
         training.restore(found[-1], model)
-        logger.info("%s: continues at iteration %d of %d", title, training.done, settings.iterations)
-    with progress.bar(title, settings.iterations, training.done) as bar:
+        logger.info("ppo: continues at iteration %d of %d", training.done, settings.iterations)
+    with progress.bar("ppo", settings.iterations, training.done) as bar:
         while training.done < settings.iterations:
             row = _iterate(training, arena, terms, settings, seed)
             training.done += 1
@@ -141,7 +140,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def _iterate(training: Training, arena: Arena, terms: Terms, settings: RL, seed: int) -> Facts:
     """One iteration; what the log says of it."""
-    number = int(np.random.SeedSequence([seed, training.done]).generate_state(1)[0] >> 1)
+    number = seed_of(seed, training.done)
     seeds = arena.drawn(training.done, settings.groups)
     scenes = [scene for one in seeds for scene in arena.scenes(one, settings.size)]
     player = Player(training.policy, training.tokenizer, terms.reply, seed=number)

@@ -12,6 +12,7 @@ actions; and it is trained on as it was sampled, not as it was read.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +77,20 @@ def parse(text: str) -> Reply | None:
 def told(state: str, part: Part) -> str:
     """What a reply tells of a state."""
     return state if part == "whole" else state.rpartition("\n")[2]
+
+
+def of_turn(actions: Sequence[str], before: str, after: str, form: Form, part: Part) -> Reply:
+    """A turn as who knows the world would write it; its thoughts are its actions.
+
+    Args:
+        actions: What it does.
+        before: The state before it.
+        after: The state after all of them.
+        form: Of the reply.
+        part: What of the states it tells.
+    """
+    reply = Reply(tuple(actions), " ".join(actions))
+    return with_states(reply, told(before, part), told(after, part)) if form == "states" else reply
 
 
 def with_states(reply: Reply, observation: str, prediction: str) -> Reply:

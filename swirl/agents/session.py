@@ -10,6 +10,7 @@ from swirl import durable, ledger, progress
 from swirl.agents.settings import AgentRecipe
 from swirl.agents.spa import spa
 from swirl.agents.stages import Stages
+from swirl.eval.summary import cell
 
 SHOWN = ("pass_at_1", "greedy_pass_at_1", "pass_at_8", "score", "readable", "prediction_exact")
 """Metrics of the printed table."""
@@ -59,9 +60,5 @@ def show(results: dict[str, Any], out: Path) -> None:
     by_policy: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in results["rows"]:
         by_policy.setdefault((row["policy"], row["form"], row["arena"]), {})[row["metric"]] = row
-    rows = [[*name, *(_cell(found.get(metric)) for metric in SHOWN)] for name, found in by_policy.items()]
+    rows = [[*name, *(cell(found.get(metric)) for metric in SHOWN)] for name, found in by_policy.items()]
     progress.table(f"{out}: layouts never trained on", ["policy", "form", "world", *SHOWN], rows)
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    return "" if row is None else f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

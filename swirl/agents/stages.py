@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import api, durable, ledger, models, tiny, train, worlds
+from swirl import api, durable, ledger, models, order, tiny, train, worlds
 from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
 from swirl.agents.arena import Arena, Scene, WorldArena
-from swirl.agents.clumsy import Clumsy, say
+from swirl.agents.clumsy import say
 from swirl.agents.episodes import Terms
 from swirl.agents.imagined_arena import ImaginedArena
 from swirl.agents.replies import Form
+from swirl.agents.scripted import Scripted
 from swirl.agents.settings import AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined, by_rules
 from swirl.errors import InputError
@@ -70,7 +71,7 @@ class Stages:
 
     def seed(self, name: str) -> int:
         """A seed for a stage, from the recipe's and the stage's name."""
-        return int(np.random.SeedSequence([self.recipe.seed, *name.encode()]).generate_state(1)[0] >> 1)
+        return order.seed_of(self.recipe.seed, *name.encode())
 
     def start(self) -> Path:
         """The policy that is begun with: the recipe's model, or a tiny one that is taught to reply."""
@@ -259,5 +260,6 @@ class Stages:
         return tuple(forms)
 
 
-def _clumsy(tokenizer: Any, slips: float, terms: Terms, scenes: Sequence[Scene], seed: int) -> Clumsy:
-    return Clumsy(scenes, tokenizer, slips, terms, seed)
+def _clumsy(tokenizer: Any, slips: float, terms: Terms, scenes: Sequence[Scene], seed: int) -> Scripted:
+    rng = np.random.default_rng(seed)
+    return Scripted(scenes, tokenizer, lambda scene: say(scene, slips, terms, rng))

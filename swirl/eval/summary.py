@@ -36,11 +36,12 @@ def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     table = []
     for phase in phases:
         cells = [found.get((phase, role, metric)) for role, metric, _ in COLUMNS]
-        table.append([phase, *(_cell(row) for row in cells)])
+        table.append([phase, *(cell(row) for row in cells)])
     return ["phase", *(title for _, _, title in COLUMNS)], table
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def cell(row: dict[str, Any] | None) -> str:
+    """A metric and its interval in words; "" where there is none."""
     if row is None:
         return ""
     if row["low"] is None:

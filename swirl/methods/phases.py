@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import durable, imagetokens, labelling, ledger, metrics, models, parallel, prompts, tiny, train
+from swirl import durable, imagetokens, labelling, ledger, metrics, models, order, parallel, prompts, tiny, train
 from swirl.config import Recipe
 from swirl.eval import held_out
 from swirl.imagetokens import ImageTokenizer, vocabulary
@@ -116,8 +116,8 @@ class Phases:
     def draw(self, count: int, stage: str, changed: bool = False) -> list[dict[str, Any]]:
         """State-only pairs, or those that changed: a permutation's beginning; all for 0 or where they are fewer."""
         table = pq.read_table(self.state_only)
-        order = np.random.default_rng(self.seed(stage)).permutation(table.num_rows)
-        parts = (table.take(pa.array(order[i : i + PART])).to_pylist() for i in range(0, len(order), PART))
+        drawn = np.random.default_rng(self.seed(stage)).permutation(table.num_rows)
+        parts = (table.take(pa.array(drawn[i : i + PART])).to_pylist() for i in range(0, len(drawn), PART))
         rows = (row for part in parts for row in part)
         wanted = (row for row in rows if not changed or metrics.changed(row["state"], row["next_state"]))
         return list(islice(wanted, count or None))
@@ -197,7 +197,7 @@ class Phases:
 
     def seed(self, name: str) -> int:
         """A seed for a phase, from the recipe's and the phase's name."""
-        return int(np.random.SeedSequence([self.recipe.seed, *name.encode()]).generate_state(1)[0] >> 1)
+        return order.seed_of(self.recipe.seed, *name.encode())
 
     def schedule(self, settings: Any, batch: int, name: str, max_grad_norm: float = 1.0) -> train.Schedule:
         """How a phase of this name optimises."""
