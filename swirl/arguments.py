@@ -65,8 +65,8 @@ def _check_together(arguments: argparse.Namespace) -> None:
         parts = {part.strip() for part in (arguments.suite or "").split(",")}
         if "plot" in given and not arguments.plot.lower().endswith((".png", ".svg")):
             raise InputError(f"--plot {arguments.plot}: expected a file that ends in .png or .svg")
-        if "plot" in given and not {"trust", "all"} & parts:
-            raise InputError("--plot draws what the suite's part trust measures; give --suite trust too")
+        if "plot" in given and not {"rollouts", "trust", "all"} & parts:
+            raise InputError("--plot draws the suite's parts rollouts and trust; give --suite rollouts,trust too")
         if "turns" in given and not {"rollouts", "all"} & parts:
             raise InputError("--turns is of the suite's part rollouts; give --suite rollouts too")
     if arguments.command == "label":
@@ -273,7 +273,11 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--encoder", default="", help="BERTScore too, with this encoder: all-minilm-l6-v2, or a folder")
     sub.add_argument("--suite", metavar="PARTS", help="also rollouts, knowledge, trust, real (comma-separated), or all")
     sub.add_argument("--turns", type=int, metavar="N", help="rollouts: the longest, in steps (default: 6)")
-    sub.add_argument("--plot", metavar="FILE", help="trust: draw confidence against accuracy (.png or .svg)")
+    sub.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw scores by turn of rollouts, and confidence against accuracy of trust (.png or .svg)",
+    )
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 

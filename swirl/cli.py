@@ -260,9 +260,8 @@ def _varied(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _eval(a: argparse.Namespace) -> int:
-    from swirl import plots
     from swirl.data import files
-    from swirl.eval import standalone
+    from swirl.eval import figures, standalone
     from swirl.eval.judge import Judge
 
     if a.plot:
@@ -275,7 +274,7 @@ def _eval(a: argparse.Namespace) -> int:
     rows = standalone.evaluate(*given, a.suite, judge, a.turns, a.max_new_tokens, template)
     standalone.show(rows, as_json=a.json)
     if a.plot:
-        plots.plot_reliability(rows, Path(a.plot))
+        figures.plot(rows, Path(a.plot))
     unscored = [row["role"] for row in rows if row["metric"] == "judge_missing" and row["value"] == row["n"]]
     for role in unscored:
         print(f"swirl: the judge gave no prediction of the {role} model a score", file=sys.stderr)

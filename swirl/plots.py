@@ -1,14 +1,13 @@
-"""The two pictures of a run, `training.png` and `held_out.png`, and the reliability of models, from rows of results.
+"""The two pictures of a run, `training.png` and `held_out.png`.
 
-Nothing is computed here beyond smoothing a curve; every number comes from `metrics.jsonl`, `results.json`, the
-`phase.json` of a phase, or what `swirl eval` measured. Figures are built without pyplot, whose figures are global
-state, and matplotlib is imported inside the functions.
+Nothing is computed here beyond smoothing a curve; every number comes from `metrics.jsonl`, `results.json` or the
+`phase.json` of a phase. Figures are built without pyplot, whose figures are global state, and matplotlib is imported
+inside the functions.
 
     plot_run(metrics, curve, results, Path("runs/demo"))
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -54,49 +53,6 @@ def plot_run(metrics: Sequence[Row], curve: Sequence[Row], results: Sequence[Row
             figure.savefig(out / name, dpi=150)
             written.append(out / name)
     return written
-
-
-def plot_reliability(results: Sequence[Row], file: Path) -> None:
-    """Draw `reliability_figure` to a file, PNG or SVG by its ending; its folder is there.
-
-    Raises:
-        ValueError: As `reliability_figure`.
-    """
-    reliability_figure(results).savefig(file, dpi=150)
-
-
-def reliability_figure(results: Sequence[Row]) -> "Figure":
-    """Accuracy over mean confidence, bin by bin, beside the diagonal of a model that is as right as it is sure.
-
-    Args:
-        results: Rows of `swirl.eval.trust`: `model`, `role`, `metric`, `value` and `n`; of others none is read.
-
-    Returns:
-        The figure, with one set of axes for each model in each role.
-
-    Raises:
-        ValueError: No row is of a bin.
-    """
-    from matplotlib.figure import Figure
-
-    bins: dict[tuple[str, str], dict[int, dict[str, Row]]] = {}
-    for row in results:
-        if match := re.fullmatch(r"trust_(confidence|accuracy)_b(\d+)", row["metric"]):
-            bins.setdefault((row["role"], row["model"]), {}).setdefault(int(match[2]), {})[match[1]] = row
-    if not bins:
-        raise ValueError(f"got {len(results)} results, expected some with trust_confidence_b and trust_accuracy_b")
-    figure = Figure(figsize=(4.2 * len(bins), 4.8), layout="compressed")
-    axes = figure.subplots(1, len(bins), squeeze=False)[0]
-    for ax, ((role, model), numbered) in zip(axes, bins.items(), strict=True):
-        found = [numbered[number] for number in sorted(numbered)]
-        x, y = ([pair[name]["value"] for pair in found] for name in ("confidence", "accuracy"))
-        ax.plot([0, 1], [0, 1], color=OTHER_COLOUR, linestyle="--", linewidth=1)
-        ax.plot(x, y, color=COLOURS[role], marker="o", markersize=4)
-        n = sum(pair["accuracy"]["n"] for pair in found)
-        ax.set(xlabel="mean confidence", ylabel="accuracy", title=f"{role} model (n = {n})\n{Path(model).name}")
-        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        _plain_axes(ax)
-    return figure
 
 
 def training_figure(metrics: Sequence[Row]) -> "Figure | None":
@@ -173,7 +129,7 @@ def _panels(count: int, phases: Mapping[str, Mapping[int, Row]]) -> "tuple[Figur
         for phase, steps in phases.items():
             ax.axvline(offsets[phase] + _width(steps), color="#cccccc", linewidth=0.8, zorder=0)
         ax.set_xlim(0, sum(map(_width, phases.values())))
-        _plain_axes(ax)
+        plain_axes(ax)
     _name_phases(axes[0], phases)
     axes[-1].set_xlabel("step, phases laid end to end")
     return figure, axes
@@ -217,7 +173,8 @@ def _name_phases(ax: "Axes", phases: Mapping[str, Mapping[int, Row]]) -> None:
         offset += width
 
 
-def _plain_axes(ax: "Axes") -> None:
+def plain_axes(ax: "Axes") -> None:
+    """Leave out the frame's upper and right side, and draw a grid of heights behind what is drawn."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="#eeeeee", linewidth=0.8)
     ax.set_axisbelow(True)

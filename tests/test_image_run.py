@@ -15,11 +15,11 @@ from PIL import Image
 from whole_runs import differing, phases_of
 
 import swirl
-from swirl import data, images, imagetokens, models, prompts, train
+from swirl import data, image_metrics, images, imagetokens, models, prompts, train
 from swirl.config import Images
 from swirl.data.splitting import PARTS
 from swirl.errors import InputError
-from swirl.eval import standalone
+from swirl.eval import frames, rollouts, standalone
 from swirl.imagetokens import tile, vocabulary
 from swirl.methods import annotate, plan, session
 from swirl.methods.cost import Machine
@@ -355,9 +355,35 @@ def test_the_suite_plays_a_recording_of_frames_again(run):
     rows = standalone.evaluate(run / "data/test.parquet", run, run, max_rows=4, device="cpu", parts="all")
     found = {row["metric"]: row for row in rows}
     assert found["real_replayed"]["value"] > 0.9
-    assert any(metric.startswith("rollout_") for metric in found)
+    assert found["rollout_image_changed_f1_t1"]["n"] > 0
     assert any(metric.startswith("ranking_") for metric in found)
     assert any(metric.startswith("trust_") for metric in found)
+
+
+def test_rollouts_of_frames_are_measured_against_the_frame_they_began_with(run, tokenizer):
+    rows = standalone.read_rows(run / "data/test.parquet", 0, tokenizer)
+    starts = [one for one in rollouts.stretches(rows, 3) if len(one) == 3]
+    found = {
+        name: {row["metric"]: row for row in rollouts.by_turn(name, starts, predicted, tokenizer)}
+        for name, predicted in {
+            "truth": [[row["next_state"] for row in one] for one in starts],
+            "copy": [[one[0]["state"]] * 3 for one in starts],
+            "late": [[row["state"] for row in one] for one in starts],
+        }.items()
+    }
+    for turn in (1, 2, 3):
+        assert found["truth"][f"rollout_image_changed_f1_t{turn}"]["value"] == 1
+        assert found["truth"][f"rollout_image_exact_match_changed_t{turn}"]["value"] == 1
+        assert found["copy"][f"rollout_image_changed_f1_t{turn}"]["value"] == 0
+
+    def drawn(texts):
+        return [np.asarray(frames.frame(tokenizer, text)) for text in texts]
+
+    first, second, third = (drawn(one[t]["state"] for one in starts) for t in (0, 1, 2))
+    values, index = image_metrics.forward_values(first, third, second, tokenizer.side)["image_changed_f1"]
+    late = found["late"]["rollout_image_changed_f1_t2"]
+    assert (late["value"], late["n"]) == (pytest.approx(values.mean()), len(index))
+    assert 0 < late["value"] < 1
 
 
 def other_tokenizer(checkpoint, folder):

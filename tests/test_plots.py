@@ -152,49 +152,6 @@ def test_held_out_points_may_lack_intervals(tmp_path):
     assert plots.plot_run([], curve, [], tmp_path) == [tmp_path / "held_out.png"]
 
 
-def bin_rows(role, model, *bins, prefix="trust"):
-    """What `trust.results` has of bins: number, mean confidence, accuracy, rows."""
-    return [
-        {"role": role, "model": model, "metric": f"{prefix}_{name}_b{number}", "value": value, "n": n}
-        for number, *values, n in bins
-        for name, value in zip(("confidence", "accuracy"), values, strict=True)
-    ]
-
-
-RELIABILITY = [
-    {"role": "forward", "model": "copy-input", "metric": "exact_match", "value": 0.1, "n": 60},
-    *bin_rows("forward", "runs/a/phases/03-f", (1, 0.2, 0.1, 20), (10, 0.9, 0.8, 10), (2, 0.4, 0.5, 30)),
-    *bin_rows("inverse", "runs/a/phases/04-i", (1, 0.6, 0.7, 60)),
-    *bin_rows("inverse", "runs/a/phases/04-i", (1, 0.3, 0.2, 60), prefix="trust_listed"),
-    {"role": "inverse", "model": "runs/a/phases/04-i", "metric": "trust_ece", "value": 0.1, "n": 60},
-]
-
-
-def test_reliability_is_accuracy_over_confidence_by_bin_and_model():
-    forward, inverse = plots.reliability_figure(RELIABILITY).axes
-    # In the order of the bins' numbers, of which the tenth is the last.
-    assert curves(forward)[1:] == [([0.2, 0.4, 0.9], [0.1, 0.5, 0.8])]
-    assert curves(inverse)[1:] == [([0.6], [0.7])]
-    for ax in (forward, inverse):
-        assert curves(ax)[0] == ([0, 1], [0, 1]) and ax.lines[0].get_linestyle() == "--"
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("mean confidence", "accuracy")
-    titles = ["forward model (n = 60)\n03-f", "inverse model (n = 60)\n04-i"]
-    assert [ax.get_title() for ax in (forward, inverse)] == titles
-
-
-def test_reliability_of_one_role_has_one_panel_and_of_no_bin_none():
-    (ax,) = plots.reliability_figure(RELIABILITY[1:7]).axes
-    assert ax.get_title().startswith("forward")
-    with pytest.raises(ValueError, match="got 1 results, expected some with trust_confidence_b"):
-        plots.reliability_figure(RELIABILITY[:1])
-
-
-def test_the_files_ending_says_the_format(tmp_path):
-    for name, start in (("a.png", PNG), ("b.svg", b"<?xml")):
-        plots.plot_reliability(RELIABILITY, tmp_path / name)
-        assert (tmp_path / name).read_bytes().startswith(start)
-
-
 def test_importing_does_not_import_matplotlib():
     code = "import sys, swirl.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

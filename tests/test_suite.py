@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 
-from swirl import cli, data, plots, worlds
+from swirl import cli, data, worlds
 from swirl.errors import InputError
-from swirl.eval import standalone, suite
+from swirl.eval import figures, standalone, suite
 
 WORDS = ("shut", "open", "left", "right")
 ROWS = [
@@ -139,9 +139,9 @@ def test_the_command_prints_tables_and_json(recording, run_folder, capsys):
     assert cli.main([*words[:-4], "--suite", "rolouts"]) == 2
 
 
-def test_the_command_draws_reliability_beside_what_it_prints(recording, run_folder, tmp_path, capsys, monkeypatch):
-    drawn, draw = [], plots.plot_reliability
-    monkeypatch.setattr(plots, "plot_reliability", lambda *given: (drawn.append(given), draw(*given)))
+def test_the_command_draws_what_it_measured_beside_what_it_prints(recording, run_folder, tmp_path, capsys, monkeypatch):
+    drawn, draw = [], figures.plot
+    monkeypatch.setattr(figures, "plot", lambda *given: (drawn.append(given), draw(*given)))
     words = ["eval", str(recording), "--inverse", str(run_folder), "--suite", "trust", "--device", "cpu", "--json"]
     assert cli.main([*words, "--max-rows", "4", "--plot", str(tmp_path / "new" / "a.svg")]) == 0
     ((rows, file),) = drawn

@@ -22,7 +22,8 @@ import numpy as np
 
 from swirl import metrics
 from swirl.api import ForwardModel
-from swirl.eval import held_out, rows
+from swirl.eval import frames, held_out, rows
+from swirl.imagetokens import ImageTokenizer
 from swirl.types import state_text
 
 Rows = rows.Rows
@@ -32,6 +33,8 @@ Predict = Callable[[Rows, str], list[str]]
 TURNS = 6
 BY_TURN = ("exact_match_changed", "exact_match", "changed_facts_f1", "token_f1")
 """Of `metrics.forward_values`, with the rollout's first state as the state before."""
+OF_IMAGES = ("image_exact_match_changed", "image_changed_f1", "image_psnr")
+"""Of `frames.forward_values`, likewise."""
 
 
 def stretches(recording: Rows, turns: int) -> list[list[dict[str, Any]]]:
@@ -109,8 +112,8 @@ def measure(
         seed: Of that draw.
 
     Returns:
-        Rows `rollout_<metric>_t<turn>` of the metrics of `BY_TURN`, `rollout_survivors_t<turn>` and
-        `rollout_consistency_t<turn>`.
+        Rows `rollout_<metric>_t<turn>` of the metrics of `BY_TURN`, where states are images those of `OF_IMAGES`,
+        `rollout_survivors_t<turn>` and `rollout_consistency_t<turn>`.
     """
     starts = stretches(recording, turns)
     order = np.random.default_rng(seed).permutation(len(starts))
@@ -118,11 +121,14 @@ def measure(
     starts = [starts[i] for i in sorted(order[np.cumsum(lengths) - lengths < (most or np.inf)])]
     copied = [[state_text(stretch[0]["state"])] * len(stretch) for stretch in starts]
     rolled = roll(predictor(forward, max_new_tokens), starts, forward.recipe.data.history)
-    return by_turn(held_out.BASELINES["forward"], starts, copied) + by_turn(str(forward.checkpoint), starts, rolled)
+    named = {held_out.BASELINES["forward"]: copied, str(forward.checkpoint): rolled}
+    return [row for name, states in named.items() for row in by_turn(name, starts, states, forward.scorer.images)]
 
 
-def by_turn(model: str, starts: Sequence[Rows], rolled: Sequence[Sequence[str]]) -> rows.Results:
-    """Results of predicted states, turn by turn; see `measure`."""
+def by_turn(
+    model: str, starts: Sequence[Rows], rolled: Sequence[Sequence[str]], images: ImageTokenizer | None = None
+) -> rows.Results:
+    """Results of predicted states, turn by turn; see `measure`. Image metrics where `images` wrote the states."""
     out: rows.Results = []
     pairs = zip(starts, rolled, strict=True)
     firsts = np.array(
@@ -131,13 +137,15 @@ def by_turn(model: str, starts: Sequence[Rows], rolled: Sequence[Sequence[str]])
     for turn in range(1, max(map(len, starts), default=0) + 1):
         alive = [i for i, stretch in enumerate(starts) if len(stretch) >= turn]
         clusters = np.array([starts[i][0]["trajectory"] for i in alive])
+        # as one step from where the rollout began to where it is
+        steps = [{**starts[i][turn - 1], "state": starts[i][0]["state"]} for i in alive]
+        predicted = [rolled[i][turn - 1] for i in alive]
         values = metrics.forward_values(
-            [state_text(starts[i][0]["state"]) for i in alive],
-            [state_text(starts[i][turn - 1]["next_state"]) for i in alive],
-            [rolled[i][turn - 1] for i in alive],
+            [state_text(row["state"]) for row in steps], [state_text(row["next_state"]) for row in steps], predicted
         )
+        values |= frames.forward_values(images, steps, predicted) if images else {}
         out += rows.plain(model, "forward", f"rollout_survivors_t{turn}", len(alive), len(alive))
-        for name in BY_TURN:
+        for name in (*BY_TURN, *(OF_IMAGES if images else ())):
             value, index = values.get(name, (np.empty(0), np.empty(0, int)))
             out += rows.mean(model, "forward", f"rollout_{name}_t{turn}", value, clusters[index])
         now, first = values["exact_match"][0], firsts[alive]
