@@ -2,7 +2,7 @@
 
 `generate` would compute a conversation anew for every turn. Here a turn costs its own tokens alone: new prompts are
 padded on the left of their block, so every row's last token is its own, and what is padding or comes after a reply's
-end is masked for ever.
+end is masked for ever. The cache has room to grow, so that a token does not cost a copy of all before it.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from swirl import models
 
@@ -24,6 +25,37 @@ class Sampled(NamedTuple):
 
     ids: list[int]
     finished: bool
+
+
+class _Layer(DynamicLayer):
+    """A layer's keys and values (B, heads, tokens, width): the beginnings of buffers that are half as long again."""
+
+    _buffers: tuple[torch.Tensor, ...] = ()
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds tokens; all that there are."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        have, added = self.get_seq_length(), (key_states, value_states)
+        want = have + key_states.shape[-2]
+        if not self._buffers or self._buffers[0].shape[-2] < want:
+            shape = (*key_states.shape[:-2], want + want // 2)
+            buffers = tuple(new.new_empty(*shape, new.shape[-1]) for new in added)
+            if have:
+                for buffer, old in zip(buffers, (self.keys, self.values), strict=True):
+                    buffer[..., :have, :] = old
+            self._buffers = buffers
+        for buffer, new in zip(self._buffers, added, strict=True):
+            buffer[..., have:want, :] = new
+        self.keys, self.values = (buffer[..., :want, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def keep(self, rows: torch.Tensor, columns: torch.Tensor) -> None:
+        """Go on with these rows, in this order, and with these tokens of them."""
+        self.keys, self.values = (tensor[rows][:, :, columns] for tensor in (self.keys, self.values))
+        self._buffers = ()
 
 
 class Player:
@@ -43,7 +75,10 @@ class Player:
         self.limit, self.temperature = limit, temperature
         self._draw = torch.Generator(model.device).manual_seed(seed)
         self._cache = DynamicCache(config=model.config)
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # (B, tokens so far)
+        # Others, such as those of a sliding window, stay as they are.
+        self._cache.layers = [_Layer() if type(layer) is DynamicLayer else layer for layer in self._cache.layers]
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # (B, tokens read)
+        self._unread: tuple[torch.Tensor, torch.Tensor] | None = None  # the last tokens sampled and their mask (B, 1)
 
     @torch.inference_mode()
     def reply(self, prompts: Sequence[list[int]]) -> list[Sampled]:
@@ -54,21 +89,20 @@ class Player:
         """
         device = self.model.device
         ids, mask = models.left_pad(prompts, self.pad, device)
-        if not len(self._mask):
+        if self._unread is None:
             self._mask = mask[:, :0]
+        else:
+            ids, mask = (torch.cat(both, 1) for both in zip(self._unread, (ids, mask), strict=True))
         open_rows = torch.ones(len(ids), dtype=torch.bool, device=device)
         ends = torch.tensor(self.ends, device=device)
         taken = []
-        for step in range(self.limit + 1):
-            if step == self.limit or not open_rows.any():
-                # The last token has been sampled but not read yet.
-                self._read(ids, mask)
-                break
+        while len(taken) < self.limit and open_rows.any():
             token = self._sample(self._read(ids, mask))
             token = torch.where(open_rows, token, self.pad)
             taken.append(torch.where(open_rows, token, -1))
             ids, mask = token[:, None], open_rows.long()[:, None]
             open_rows = open_rows & ~torch.isin(token, ends)
+        self._unread = ids, mask
         columns = torch.stack(taken, 1).tolist()
         found = [[token for token in row if token >= 0] for row in columns]
         return [Sampled(row, row[-1] in self.ends) for row in found]
@@ -76,8 +110,17 @@ class Player:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order."""
         chosen = torch.tensor(rows, dtype=torch.long, device=self.model.device)
-        self._cache.batch_select_indices(chosen)
         self._mask = self._mask[chosen]
+        if self._unread:
+            self._unread = self._unread[0][chosen], self._unread[1][chosen]
+        layers = [layer for layer in self._cache.layers if isinstance(layer, _Layer)]
+        if len(layers) < len(self._cache.layers):
+            self._cache.batch_select_indices(chosen)
+            return
+        there = self._mask.any(0)  # the others are padding in every row that is left
+        self._mask = self._mask[:, there]
+        for layer in layers:
+            layer.keep(chosen, there)
 
     def _read(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits after the last of the new tokens (B, V)."""
