@@ -52,9 +52,9 @@ def _paper(sokoban: str, frozenlake: str = "", sudoku: str = "") -> dict[str, st
     return {"sokoban": sokoban, "frozenlake": frozenlake, "sudoku": sudoku}
 
 
-RL = {"method": "rl", "rl.form": "plain"}
+RL = {"method": "rl"}
 ROWS = {
-    # in the paper's order; `base` is the start of `spa`
+    # in the paper's order, then this project's own; `base` is the start of `spa`
     "vanilla": Row("vanilla RL", _paper("25.6/34.0", "22.1/30.7", "0/0"), {**RL, "play.options.coordinates": "false"}),
     "state-estimation": Row("RL + state estimation", _paper("52.7/53.9", "27.6/34.8", "39.1/72.3"), RL),
     "online": Row(
@@ -70,8 +70,19 @@ ROWS = {
         "SPA, no coordinates", _paper("36.3/40.6"), {"play.options.coordinates": "false"}, ("sokoban",)
     ),
     "masked": Row("SPA, states masked in SFT", _paper("no gain"), {"tune.masked": "true"}, ("sokoban",)),
+    "states": Row("RL, states told in replies", {}, RL | {"rl.form": "states"}),
+    "spa-states": Row("SPA, states told in replies", {}, {"rl.form": "states"}),
     "grpo": Row("SPA, GRPO", {}, {"rl.algorithm": "grpo"}, ("sokoban",)),
 }
+METRICS = {
+    "pass_at_1": "Pass@1",
+    "pass_at_8": "Pass@8",
+    "pass_at_64": "Pass@64",
+    "greedy_pass_at_1": "greedy",
+    "prediction_exact": "prediction right",
+    "effective_actions": "effective actions",
+}
+"""Columns of a table, per cent."""
 BASE = _paper("16.3/47.3", "17.2/49.2", "1.6/11.3")
 WORLDS = ("sokoban",)
 
@@ -79,25 +90,27 @@ WORLDS = ("sokoban",)
 def run(world: str, row: str, seed: int, runs: Path) -> str:
     """One run and its kept file; what went wrong, or ""."""
     kept = KEPT / world / f"{row}-seed{seed}.json"
-    if kept.is_file():
-        return ""
     recipe, commit = ROOT / "recipes" / f"spa-{world}.toml", provenance.commit()
+    given = {"seed": str(seed), **ROWS[row].overrides}
+    spec = settings.load(recipe, given)
+    if kept.is_file():
+        same = json.loads(kept.read_text())["recipe"] == spec.toml()
+        return "" if same else f"{kept} is of another recipe; remove it to have it run again"
     out = runs / world / f"{row}-seed{seed}"
-    overrides = [word for key, value in ROWS[row].overrides.items() for word in (f"--{key}", value)]
     command = [sys.executable, "-m", "swirl.cli", "agent", "train", str(recipe), "--out", str(out)]
+    command += [word for key, value in given.items() for word in (f"--{key}", value)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".log").open("w") as log:
-        done = subprocess.run([*command, "--seed", str(seed), *overrides], stdout=log, stderr=log, check=False)
+    with out.with_suffix(".log").open("a") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, check=False)
     if done.returncode:
         return f"{world} {row} seed {seed}: exit code {done.returncode}, see {out.with_suffix('.log')}"
-    spec = settings.load(recipe, ROWS[row].overrides)
     curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    keep = ("iteration", "steps", "success", "entropy", "validation_pass_at_1")
+    keep = ("iteration", "steps", "success", "entropy", "reply_tokens", "unique_replies", "validation_pass_at_1")
     facts = {
         "commit": commit,
         "machine": provenance.machine(spec.device, spec.threads),
         "versions": provenance.versions(),
-        "recipe": (out / "recipe.toml").read_text(),
+        "recipe": spec.toml(),
         "seconds_cpu": sum(phase["seconds_cpu"] for phase in json.loads((out / "ledger.json").read_text())["phases"]),
         "results": json.loads((out / "results.json").read_text()),
         "curve": [{key: line[key] for key in keep if key in line} for line in curve],
@@ -113,11 +126,14 @@ def table(world: str) -> str:
     if not any(kept.values()):
         return NOT_YET
     budget = min(_steps(facts) for files in kept.values() for facts in files)
-    head = ["", "paper", "Pass@1", "Pass@8", "greedy", f"Pass@1 at {budget:,} actions", "prediction right", "seeds"]
+    head = ["", "paper", *METRICS.values(), f"Pass@1 at {budget:,} actions", "CPU min", "seeds"]
     lines = [head, ["---"] * len(head)]
     if kept["spa"]:
         lines.append(["base", BASE[world], *_cells(kept["spa"], "base", budget)])
         lines.append(["after self-play and SFT", "", *_cells(kept["spa"], "tune", budget)])
+        lines.append(["the world's solver", "", *_cells(kept["spa"], "solver", budget)])
+    if kept["vanilla"]:
+        lines.append(["base, without coordinates", "", *_cells(kept["vanilla"], "base", budget)])
     lines += [
         [ROWS[row].name, ROWS[row].paper.get(world, ""), *_cells(files, "rl", budget)]
         for row, files in kept.items()
@@ -132,11 +148,10 @@ def _read(world: str, row: str) -> list[dict[str, Any]]:
 
 def _cells(files: Sequence[dict[str, Any]], policy: str, budget: int) -> list[str]:
     found = [_measured(facts, policy) for facts in files]
-    metrics = ("pass_at_1", "pass_at_8", "greedy_pass_at_1")
-    cells = [_mean([one[metric] for one in found if metric in one]) for metric in metrics]
-    curves = [_at(facts, budget) for facts in files] if policy == "rl" else []
-    told = [one["prediction_exact"] for one in found if "prediction_exact" in one]
-    return [*cells, _mean(curves), _mean(told), str(len(files))]
+    cells = [_mean([one[metric] for one in found if metric in one]) for metric in METRICS]
+    trained = files if policy == "rl" else []
+    minutes = f"{np.mean([facts['seconds_cpu'] for facts in trained]) / 60:.0f}" if trained else ""
+    return [*cells, _mean([_at(facts, budget) for facts in trained]), minutes, str(len(files))]
 
 
 def _measured(facts: dict[str, Any], policy: str) -> dict[str, float]:
@@ -152,8 +167,9 @@ def _steps(facts: dict[str, Any]) -> int:
 
 
 def _at(facts: dict[str, Any], budget: int) -> float:
-    """Pass@1 on validation where a run had taken so many actions: of the last checkpoint until then."""
-    taken, last = facts["results"]["steps"]["self-play"], 0.0
+    """Pass@1 where a run had taken so many actions: of the last checkpoint until then, the start of RL among them."""
+    taken = facts["results"]["steps"]["self-play"]
+    last = (_measured(facts, "tune") or _measured(facts, "base"))["pass_at_1"]
     for line in facts["curve"]:
         taken += line["steps"]
         if taken <= budget:

@@ -15,10 +15,14 @@ from swirl.errors import InputError
 from swirl.types import state_text
 from swirl.worlds.base import Step
 
-VALIDATION = 1_000_000
-"""The first seed of validation; those of training count from 0."""
+BLOCK = 1_000_000
+"""World seeds of each seed of a recipe; validation has the first block, whatever the recipe's seed."""
+SELF_PLAY = BLOCK // 2
+"""Where in a block those of self-play begin; reinforcement learning, and the clumsy player, have those before."""
 STRIDE = 8
 """Seeds that an iteration has for each of its groups, since some are passed over."""
+SEEDS = SELF_PLAY // STRIDE
+"""Groups that reinforcement learning may have, in all iterations together."""
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Scene:
         handle: What its arena goes on from: a world, or a node of a simulator.
         state: The state now.
         seed: What it began with.
+        layout: Of its world.
         manual: The world in words.
         actions: Those that there are, where they can be listed.
     """
@@ -36,6 +41,7 @@ class Scene:
     handle: Any
     state: str
     seed: int
+    layout: str
     manual: str
     actions: tuple[str, ...]
 
@@ -68,11 +74,13 @@ class WorldArena:
         name: A key of `swirl.worlds.WORLDS`.
         options: Of the world.
         validation: How many seeds validation has.
+        seed: The recipe's, which says what is trained on.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     validation: int = 128
+    seed: int = 0
 
     def scenes(self, seed: int, count: int) -> list[Scene]:
         """A group: so many episodes of a seed, at their beginning.
@@ -97,22 +105,26 @@ class WorldArena:
 
     def tested(self) -> list[int]:
         """The seeds of validation."""
-        return list(range(VALIDATION, VALIDATION + self.validation))
+        return list(range(self.validation))
 
     def training(self, first: int = 0) -> Iterator[int]:
         """Seeds to train on, in order, without the layouts of validation.
+
+        Args:
+            first: Where in the block of the recipe's seed to begin.
 
         Raises:
             InputError: None of a thousand seeds in a row has a layout of its own.
         """
         passed_over = 0
-        for seed in range(first, VALIDATION):
-            if self._layout(seed) not in self._held_out:
+        block = (1 + self.seed) * BLOCK
+        for seed in range(block + first, block + BLOCK):
+            if self.layout(seed) not in self.held_out:
                 passed_over = 0
                 yield seed
             elif (passed_over := passed_over + 1) == 1000:
                 raise InputError(
-                    f"{self.name}: the {len(self._held_out)} layouts of validation are all that there are; lower "
+                    f"{self.name}: the {len(self.held_out)} layouts of validation are all that there are; lower "
                     "evaluation.seeds, or make the world larger"
                 )
 
@@ -121,16 +133,18 @@ class WorldArena:
         return list(islice(self.training(iteration * groups * STRIDE), groups))
 
     @cached_property
-    def _held_out(self) -> set[str]:
-        return {self._layout(seed) for seed in self.tested()}
+    def held_out(self) -> set[str]:
+        """The layouts of validation."""
+        return {self.layout(seed) for seed in self.tested()}
 
-    def _layout(self, seed: int) -> str:
+    def layout(self, seed: int) -> str:
+        """The layout of a seed."""
         return worlds.make(self.name, **self.options).reset(seed)[1]["layout"]
 
     def _scene(self, seed: int) -> Scene:
         world = worlds.make(self.name, **self.options)
-        state, _ = world.reset(seed)
+        state, info = world.reset(seed)
         if not isinstance(state, str):
             raise InputError(f"{self.name} shows images, which agents do not read; choose a world of words")
         manual = getattr(world, "manual", f"You act in the world {self.name}.")
-        return Scene(world, state, seed, manual, world.actions(state) or ())
+        return Scene(world, state, seed, info["layout"], manual, world.actions(state) or ())

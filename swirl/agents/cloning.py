@@ -10,8 +10,9 @@ Source: the setting is AIME's, imitation from observations with a pretrained wor
 by Maximising Evidence, NeurIPS 2023).
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -24,41 +25,69 @@ from swirl.agents.episodes import Terms, play
 from swirl.agents.replies import Reply, of_turn
 from swirl.agents.scripted import Scripted
 from swirl.errors import InputError
+from swirl.labelling import ListActions
 from swirl.worlds.base import Step
+
+logger = logging.getLogger("swirl")
 
 Steps = list[dict[str, Any]]
 """Rows of a recording."""
 
 
-def demonstrations(path: str | Path, infer: Callable[[Steps], list[str]] | None) -> Iterator[Steps]:
+def demonstrations(
+    path: str | Path, infer: Callable[[Steps], list[str]] | None, tested: Collection[str] = ()
+) -> list[Steps]:
     """The trajectories of a recording, with an action in every step that changes something; others are passed over.
 
     Args:
         path: The recording.
         infer: Infers the actions of steps, and those that were recorded are not looked at; `None`: they are taken.
+        tested: Layouts that are not to be learned from: their trajectories are left out.
 
     Raises:
-        InputError: The recording cannot be read, or an action is missing.
+        InputError: The recording cannot be read, has nothing else to learn from, or an action is missing.
     """
-    rows = [row for row in data.read(path).to_pylist() if row["state"] != row["next_state"]]
+    recorded = [row for row in data.read(path).to_pylist() if row["state"] != row["next_state"]]
+    if tested and any(row["layout"] is None for row in recorded):
+        logger.warning("%s names no layouts: whether what is tested is learned from cannot be told", path)
+    rows = [row for row in recorded if row["layout"] not in tested]
+    if not rows:
+        raise InputError(f"{path}: no step changes the state in a layout that is not tested; give another recording")
+    first = {row["trajectory"]: i for i, row in reversed(list(enumerate(rows)))}
+    rows.sort(key=lambda row: (first[row["trajectory"]], row["step"]))
     actions = infer(rows) if infer else [row["action"] for row in rows]
     for row, action in zip(rows, actions, strict=True):
         if not action:
             where = f"{path}: trajectory {row['trajectory']!r} step {row['step']} has no action"
             raise InputError(f"{where}; give clone.inverse, the run of a model that infers them")
         row["action"] = action
-    for _, steps in groupby(rows, lambda row: row["trajectory"]):
-        yield list(steps)
+    return [list(steps) for _, steps in groupby(rows, lambda row: row["trajectory"])]
 
 
-def inferred(run: str | Path, actions: Sequence[str], device: str) -> Callable[[Steps], list[str]]:
-    """Infers actions by the inverse model of a run: of those that there are, the likeliest.
+def inferred(run: str | Path, list_actions: ListActions, device: str) -> Callable[[Steps], list[str]]:
+    """Infers actions by the inverse model of a run: of those that there are, the likeliest; "" where none can be read.
+
+    Args:
+        run: Its run folder.
+        list_actions: The actions that there are; where they cannot be listed, the model's own proposals are taken.
+        device: Where to compute.
 
     Raises:
         InputError: The run has no inverse model that can be used.
     """
     inverse = api.load_inverse(run, device)
-    return lambda rows: [group[0].action for group in api.candidates(inverse, rows, actions)]
+
+    def infer(rows: Steps) -> list[str]:
+        alike: dict[Sequence[str] | None, list[int]] = defaultdict(list)
+        for i, row in enumerate(rows):
+            alike[list_actions(row["state"])].append(i)
+        found = [""] * len(rows)
+        for actions, index in alike.items():
+            for i, group in zip(index, api.candidates(inverse, [rows[i] for i in index], actions), strict=True):
+                found[i] = group[0].action if group else ""
+        return found
+
+    return infer
 
 
 class Tape:
@@ -66,7 +95,7 @@ class Tape:
 
     def scenes(self, demonstrated: Sequence[Steps]) -> list[Scene]:
         """One for each demonstration."""
-        return [Scene(deque(steps), steps[0]["state"], number, "", ()) for number, steps in enumerate(demonstrated)]
+        return [Scene(deque(steps), steps[0]["state"], number, "", "", ()) for number, steps in enumerate(demonstrated)]
 
     def step(self, scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
         """What was recorded next."""
@@ -79,9 +108,9 @@ class Tape:
         return found
 
 
-def _say(terms: Terms, scene: Scene) -> Reply:
+def _say(terms: Terms, scene: Scene, said: int) -> Reply:
     """What was done next in a scene of a tape, as many actions as a turn may have."""
-    steps = list(islice(scene.handle, terms.per_turn))
+    steps = list(islice(scene.handle, min(terms.per_turn, terms.actions - said)))
     actions = [step["action"] for step in steps]
     return of_turn(actions, steps[0]["state"], steps[-1]["next_state"], terms.form, terms.part)
 

@@ -15,18 +15,20 @@ from swirl.agents.replies import Reply, of_turn
 from swirl.types import state_text
 
 
-def say(scene: Scene, slips: float, terms: Terms, rng: np.random.Generator) -> Reply:
-    """A clumsy reply for a scene, which is left as it is.
+def say(scene: Scene, said: int, slips: float, terms: Terms, rng: np.random.Generator) -> Reply:
+    """A reply for a scene, which is left as it is: some of the actions that a turn may have, all without slips.
 
     Args:
         scene: What is played.
+        said: Actions that were taken in it.
         slips: Share of actions that are random.
         terms: How episodes go.
         rng: Of all chances.
     """
+    most = min(terms.per_turn, terms.actions - said)
     world, after, actions = copy.deepcopy(scene.handle), scene.state, []
     skilled = "solver" if "solver" in world.behaviours else "random"
-    for _ in range(rng.integers(1, terms.per_turn + 1)):
+    for _ in range(rng.integers(1, most + 1) if slips else most):
         actions.append(world.act("random" if rng.random() < slips else skilled, rng))
         state, _, terminated, truncated, _ = world.step(actions[-1])
         after = state_text(state)

@@ -69,15 +69,19 @@ class Episode:
 
     Attributes:
         seed: Its world's.
+        layout: Its world's.
         turns: In order.
         success: Whether the world ended it with a positive reward.
         ended: Whether the world ended it.
+        outgrown: Whether its next turn would have been longer than what the model reads.
     """
 
     seed: int
+    layout: str
     turns: list[Turn] = field(default_factory=list)
     success: bool = False
     ended: bool = False
+    outgrown: bool = False
 
     @property
     def score(self) -> float:
@@ -161,7 +165,7 @@ def play(
     Raises:
         InputError: A first prompt is too long.
     """
-    episodes = [Episode(scene.seed) for scene in scenes]
+    episodes = [Episode(scene.seed, scene.layout) for scene in scenes]
     asked = [_first(tokenizer, scene, terms) for scene in scenes]
     lengths = list(map(len, asked))
     if max(lengths) + terms.reply > terms.max_length:
@@ -181,8 +185,8 @@ def play(
                 if not _over(episodes[i], terms):
                     asked[i] = _following(player, tokenizer, episodes[i], terms, sampled)
                     lengths[i] += len(sampled.ids) + len(asked[i])
-                    if lengths[i] + terms.reply <= terms.max_length:
-                        going.append(row)
+                    episodes[i].outgrown = lengths[i] + terms.reply > terms.max_length
+                    going += [] if episodes[i].outgrown else [row]
             bar.advance(len(active) - len(going))
             player.keep(going)
             active = [active[row] for row in going]

@@ -28,9 +28,10 @@ def pass_at_k(samples: int, successes: int, k: int) -> float:
 
 
 def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[dict[str, Any]]:
-    """Rows {"metric", "value", "low", "high", "n"} of episodes, several to a seed; intervals are over seeds.
+    """Rows {"metric", "value", "low", "high", "n"} of episodes, several to a seed; intervals are over layouts.
 
-    `pass_at_K` for each k, `score`, `steps` per episode; `readable` and `cut_off` replies, `valid_actions` among
+    `pass_at_K` for each k, `score`, `steps` per episode, and `outgrown`, the share of episodes that end because the
+    model cannot read more; `readable` and `cut_off` replies, `valid_actions` among
     those written and `effective_actions` among those taken (they change the state) as shares; `observation_exact` and
     `prediction_exact` of the states that replies tell; `reply_tokens`; and against collapse `unique_replies`, the share
     of replies that differ, and `top_reply`, the share of the commonest.
@@ -41,17 +42,33 @@ def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[
     rows = []
     for k in ks:
         rates = [pass_at_k(len(group), sum(e.success for e in group), k) for group in by_seed.values()]
-        rows += _row(f"pass_at_{k}", rates, list(by_seed))
-    rows += _row("score", [e.score for e in episodes], [e.seed for e in episodes])
-    rows += _row("steps", [e.steps for e in episodes], [e.seed for e in episodes])
-    turns = [(episode.seed, turn) for episode in episodes for turn in episode.turns]
+        rows += _row(f"pass_at_{k}", rates, [group[0].layout for group in by_seed.values()])
+    layouts = [e.layout for e in episodes]
+    rows += _row("score", [e.score for e in episodes], layouts)
+    rows += _row("steps", [e.steps for e in episodes], layouts)
+    rows += _row("outgrown", [float(e.outgrown) for e in episodes], layouts)
+    turns = [(episode.layout, turn) for episode in episodes for turn in episode.turns]
     for name, values in _of_turns([turn for _, turn in turns], part).items():
-        known = [(seed, value) for (seed, _), value in zip(turns, values, strict=True) if value is not None]
-        rows += _row(name, [value for _, value in known], [seed for seed, _ in known])
+        known = [(layout, value) for (layout, _), value in zip(turns, values, strict=True) if value is not None]
+        rows += _row(name, [value for _, value in known], [layout for layout, _ in known])
     texts = Counter(turn.text for _, turn in turns)
     for name, value in (("unique_replies", len(texts)), ("top_reply", max(texts.values()))):
         rows.append({"metric": name, "value": value / len(turns), "low": None, "high": None, "n": len(turns)})
     return rows
+
+
+def monitored(episodes: Sequence[Episode]) -> dict[str, float | int]:
+    """What the log says of an iteration's episodes: how they fared, and whether replies collapse."""
+    turns = [turn for episode in episodes for turn in episode.turns]
+    return {
+        "success": float(np.mean([episode.success for episode in episodes])),
+        "score": float(np.mean([episode.score for episode in episodes])),
+        "steps": sum(episode.steps for episode in episodes),
+        "episodes": len(episodes),
+        "readable": float(np.mean([turn.read is not None for turn in turns])),
+        "reply_tokens": float(np.mean([len(turn.reply) for turn in turns])),
+        "unique_replies": len({turn.text for turn in turns}) / len(turns),
+    }
 
 
 def _of_turns(turns: Sequence[Turn], part: Part) -> dict[str, list[float | None]]:
@@ -77,8 +94,8 @@ def _effective(turn: Turn) -> int:
     return sum(one != two for one, two in zip([turn.state, *turn.states], turn.states, strict=False))
 
 
-def _row(metric: str, values: Sequence[float], seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _row(metric: str, values: Sequence[float], layouts: Sequence[str]) -> list[dict[str, Any]]:
     if not len(values):
         return []
-    low, high = intervals.bootstrap_interval(values, seeds)
+    low, high = intervals.bootstrap_interval(values, layouts)
     return [{"metric": metric, "value": float(np.mean(values)), "low": low, "high": high, "n": len(values)}]

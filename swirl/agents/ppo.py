@@ -96,9 +96,8 @@ def value_loss(
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (kept - returns) ** 2), mask)
 
 
-def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of the next token at each place, nats: (B, T, V) to (B, T)."""
-    log_probs = torch.log_softmax(logits.float(), -1)
+def entropy(log_probs: torch.Tensor) -> torch.Tensor:
+    """Entropy of a distribution, nats: (..., V) to (...)."""
     return -(log_probs.exp() * log_probs).sum(-1)
 
 

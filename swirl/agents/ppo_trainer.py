@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from transformers import AutoModel
 
 from swirl import durable, models, progress
-from swirl.agents import ppo
+from swirl.agents import measures, ppo
 from swirl.agents.arena import Arena
 from swirl.agents.critic import Critic
 from swirl.agents.episodes import Episode, Terms, play, worth
@@ -148,46 +148,51 @@ def _iterate(training: Training, arena: Arena, terms: Terms, settings: RL, seed:
     groups = [episodes[i : i + settings.size] for i in range(0, len(episodes), settings.size)]
     scores = [[worth(episode, terms, settings.state_reward) for episode in group] for group in groups]
     kept = ppo.most_spread(scores, settings.keep)
+    telling = any(np.std(scores[i]) for i in kept)
     chosen = [(episode, score) for i in kept for episode, score in zip(groups[i], scores[i], strict=True)]
     order = np.random.default_rng(number).permutation(len(chosen))
-    facts = _learn(training, [chosen[i] for i in order], settings)
-    return {
-        "success": float(np.mean([episode.success for episode in episodes])),
-        "score": float(np.mean([episode.score for episode in episodes])),
-        "steps": sum(episode.steps for episode in episodes),
-        "episodes": len(episodes),
-        "groups_kept": len(kept),
-        **facts,
-    }
+    facts = _learn(training, [chosen[i] for i in order], settings, telling)
+    return measures.monitored(episodes) | {"groups_kept": len(kept) if telling else 0, **facts}
 
 
-def _learn(training: Training, chosen: Sequence[tuple[Episode, float]], settings: RL) -> Facts:
-    """One pass over minibatches of the chosen episodes, each with what it is worth."""
+def _learn(training: Training, chosen: Sequence[tuple[Episode, float]], settings: RL, telling: bool) -> Facts:
+    """One pass over minibatches of the chosen episodes, each with what it is worth.
+
+    Where no group's episodes differ in that (`telling` is false), advantages are the critic's errors and no more: it
+    alone learns.
+    """
     batch = _batch(chosen, training.tokenizer.pad_token_id, training.policy.device)
-    parts = torch.arange(len(chosen), device=batch.ids.device).split(settings.micro)
+    everything = torch.arange(len(chosen), device=batch.ids.device)
+    parts, minibatches = everything.split(settings.micro), everything.split(settings.minibatch)
     with torch.no_grad():
-        old = torch.cat([_log_probs(training.policy, batch.rows(part))[0] for part in parts])
         values = torch.cat([_values(training.critic, batch.rows(part)) for part in parts])
+        old = None  # of a single minibatch the policy that wrote it is the one that learns from it
+        if len(minibatches) > 1 and telling:
+            old = torch.cat([_log_probs(training.policy, batch.rows(part))[0] for part in parts])
     advantage, returns = ppo.advantages(batch.rewards, values, batch.mask, settings.gamma, settings.lam)
     advantage = ppo.whiten(advantage, batch.mask)
     told: list[Facts] = []
-    for rows in torch.arange(len(chosen), device=batch.ids.device).split(settings.minibatch):
+    for rows in minibatches:
         for part in rows.split(settings.micro):
             share = (batch.mask[part].sum() / batch.mask[rows].sum()).item()
-            some = batch.rows(part)
-            log_probs, entropy = _log_probs(training.policy, some)
-            surrogate, facts = ppo.policy_loss(
-                log_probs, old[part], advantage[part], some.mask, settings.clip_low, settings.clip_high
-            )
-            spread = ppo.masked_mean(entropy, some.mask)
-            ((surrogate - settings.entropy * spread) * share).backward()
+            some, facts = batch.rows(part), dict[str, float]()
+            if telling:
+                log_probs, entropy = _log_probs(training.policy, some)
+                before = log_probs.detach() if old is None else old[part]
+                surrogate, moved = ppo.policy_loss(
+                    log_probs, before, advantage[part], some.mask, settings.clip_low, settings.clip_high
+                )
+                spread = ppo.masked_mean(entropy, some.mask)
+                ((surrogate - settings.entropy * spread) * share).backward()
+                facts |= {"entropy": spread.item(), **({} if old is None else moved)}
             error = ppo.value_loss(
                 _values(training.critic, some), values[part], returns[part], some.mask, settings.value_clip
             )
             (error * share).backward()
-            facts |= {"entropy": spread.item(), "value_loss": error.item()}
+            facts |= {"value_loss": error.item()}
             told.append({"share": share, **{name: value * share for name, value in facts.items()}})
-        for module, optimiser in zip((training.policy, training.critic), training.optimisers, strict=True):
+        learning = list(zip((training.policy, training.critic), training.optimisers, strict=True))
+        for module, optimiser in learning if telling else learning[1:]:
             torch.nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
             optimiser.step()
             optimiser.zero_grad()
@@ -232,10 +237,13 @@ def _batch(chosen: Sequence[tuple[Episode, float]], pad: int, device: torch.devi
 
 
 def _log_probs(policy: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each token after those before it, and the entropy there (B, T), nats; 0 for the first."""
-    logits = policy(input_ids=batch.ids, attention_mask=batch.there, use_cache=False).logits[:, :-1].float()
-    chosen = torch.log_softmax(logits, -1).gather(-1, batch.ids[:, 1:, None])[..., 0]
-    return F.pad(chosen, (1, 0)), F.pad(ppo.entropy(logits), (1, 0))
+    """Log-probability of each of the agent's tokens, and the entropy there (B, T), nats; 0 for the others."""
+    logits = policy(input_ids=batch.ids, attention_mask=batch.there, use_cache=False).logits[:, :-1]
+    own = batch.mask[:, 1:].bool()  # the first token is the world's
+    log_probs = torch.log_softmax(logits[own].float(), -1)
+    found = log_probs.gather(-1, batch.ids[:, 1:][own][:, None])[:, 0], ppo.entropy(log_probs)
+    of_log_probs, of_entropy = (torch.zeros_like(batch.mask[:, 1:]).masked_scatter(own, one) for one in found)
+    return F.pad(of_log_probs, (1, 0)), F.pad(of_entropy, (1, 0))
 
 
 def _values(critic: Critic, batch: _Batch) -> torch.Tensor:

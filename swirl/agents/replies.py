@@ -19,12 +19,13 @@ from typing import Literal
 Form = Literal["plain", "states"]
 """How a reply is asked for."""
 Part = Literal["whole", "facts"]
-"""What of a state a reply tells: all of it, or its last line, where puzzles have their coordinates."""
+"""What of a state a reply tells: all of it, or its last line alone where that has coordinates, as puzzles may."""
 OPEN = "<think>"
 """Begins every reply; it stands in the prompt, so that a reply cannot begin otherwise."""
 SEPARATOR = "||"
 _REPLY = re.compile(r"(?s)<think>(.*?)</think>\s*<answer>(.*?)</answer>")
 _STATES = re.compile(r"(?s)(\s*<observation>)(.*?)(</observation>)(.*?)(<prediction>)(.*?)(</prediction>\s*)")
+_COORDINATES = re.compile(r"\(\d+,\d+\)")
 _TAG = re.compile(r"</?(?:think|answer|observation|prediction)>")
 
 
@@ -76,7 +77,8 @@ def parse(text: str) -> Reply | None:
 
 def told(state: str, part: Part) -> str:
     """What a reply tells of a state."""
-    return state if part == "whole" else state.rpartition("\n")[2]
+    last = state.rpartition("\n")[2]
+    return last if part == "facts" and _COORDINATES.search(last) else state
 
 
 def of_turn(actions: Sequence[str], before: str, after: str, form: Form, part: Part) -> Reply:

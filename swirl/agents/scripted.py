@@ -15,18 +15,20 @@ class Scripted:
     Args:
         scenes: What it will play.
         tokenizer: Of whom its replies are for.
-        say: The next reply for a scene.
+        say: The next reply for a scene in which so many actions were said before.
     """
 
-    def __init__(self, scenes: Sequence[Scene], tokenizer: Any, say: Callable[[Scene], Reply]) -> None:
+    def __init__(self, scenes: Sequence[Scene], tokenizer: Any, say: Callable[[Scene, int], Reply]) -> None:
         self.ends = [tokenizer.eos_token_id]
         self._scenes, self._tokenizer, self._say = list(scenes), tokenizer, say
+        self._said = [0] * len(scenes)
 
     def reply(self, prompts: Sequence[list[int]]) -> list[Sampled]:
         """The next reply of every scene."""
-        texts = [self._say(scene).text() for scene in self._scenes]
-        return [Sampled(conversation.reply(self._tokenizer, text)[0], True) for text in texts]
+        replies = [self._say(scene, said) for scene, said in zip(self._scenes, self._said, strict=True)]
+        self._said = [said + len(reply.actions) for said, reply in zip(self._said, replies, strict=True)]
+        return [Sampled(conversation.reply(self._tokenizer, reply.text())[0], True) for reply in replies]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these scenes alone."""
-        self._scenes = [self._scenes[row] for row in rows]
+        self._scenes, self._said = ([part[row] for row in rows] for part in (self._scenes, self._said))

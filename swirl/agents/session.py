@@ -24,8 +24,8 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         out: The run folder.
 
     Returns:
-        What `results.json` holds: the policy's folder, the actions that its stages took in the world (`steps`), and a
-        row per policy, form of reply and metric.
+        What `results.json` holds: the policy's folder, the actions that its stages took in the world itself (`steps`),
+        and a row per policy, form of reply and metric.
 
     Raises:
         InputError: The recipe or the run folder cannot be used.
@@ -41,7 +41,10 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         facts = json.loads("".join(_lines(made.get("self-play"), "phase.json")) or "{}")
         results = {
             "policy": str(policy.relative_to(out)),
-            "steps": {"self-play": facts.get("steps", 0), "rl": sum(row["steps"] for row in curve)},
+            "steps": {
+                "self-play": facts.get("steps", 0),
+                "rl": 0 if recipe.rl.model else sum(row["steps"] for row in curve),
+            },
             "self_play": facts,
             "rows": rows,
         }

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from swirl import recipe as recipes
 from swirl import toml
+from swirl.agents.arena import SEEDS
 from swirl.agents.replies import Form, Part
 from swirl.config import Model
 from swirl.errors import InputError
@@ -36,7 +37,7 @@ class Play:
     told: bool = True
     """Whether prompts say in sentences what the world is and how to reply; a `tiny` model is taught marks instead."""
     part: Part = "whole"
-    """What of a state replies tell: all of it, or its last line alone."""
+    """What of a state replies tell: all of it, or its last line alone where that has coordinates."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Base:
     episodes: int = 200
     slips: float = 0.5
     """Share of the player's actions that are random."""
-    also: tuple[dict[str, Any], ...] = ()
-    """Further options of the world that it plays in as well, so that runs whose worlds differ can start from one
-    policy: `[{coordinates = false}]`."""
+    variants: tuple[dict[str, Any], ...] = ({},)
+    """Options of the worlds that it plays in, over `play.options`: runs whose worlds differ start from one policy where
+    all have `[{coordinates = true}, {coordinates = false}]`."""
     steps: int = 300
     batch: int = 16
     learning_rate: float = 1e-3
@@ -141,6 +142,8 @@ class Evaluation:
     seeds: int = 128
     samples: int = 8
     """Episodes of each, at temperature 1; one more is greedy."""
+    last_samples: int = 8
+    """The same for the policy that a run ends with."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ _RANGES: recipes.Ranges = {
         lambda value: value >= 1,
         "threads play.turns play.per_turn play.actions play.reply base.episodes base.batch self_play.groups "
         "self_play.size tune.epochs tune.batch clone.epochs clone.batch rl.groups rl.minibatch rl.micro "
-        "rl.save_every evaluation.seeds evaluation.samples model.max_length",
+        "rl.save_every evaluation.seeds evaluation.samples evaluation.last_samples model.max_length",
     ),
     "at least 2: a group needs a spread": (lambda value: value >= 2, "rl.size"),
     "0 or more": (
@@ -205,4 +208,18 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> AgentR
         )
     if recipe.method == "clone" and not recipe.clone.data:
         raise InputError("method = 'clone' without demonstrations; give clone.data, a recording")
+    if not recipe.base.variants:
+        raise InputError(
+            "base.variants = [] leaves a tiny model nothing to learn from; give [{}] for the world as it is"
+        )
+    if recipe.rl.algorithm == "ppo" and (recipe.model.lora_rank or recipe.model.dtype != "float32"):
+        raise InputError(
+            "rl.algorithm = 'ppo' trains all weights in float32; set model.lora_rank = 0 and model.dtype = 'float32', "
+            "or rl.algorithm = 'grpo'"
+        )
+    if recipe.rl.iterations * recipe.rl.groups > SEEDS:
+        raise InputError(
+            f"rl.iterations x rl.groups is {recipe.rl.iterations * recipe.rl.groups:,}, and there are {SEEDS:,} seeds "
+            "to train on; lower one of them"
+        )
     return recipe

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from swirl import api, durable, ledger, models, order, tiny, train, worlds
 from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
-from swirl.agents.arena import Arena, Scene, WorldArena
+from swirl.agents.arena import SELF_PLAY, Arena, Scene, WorldArena
 from swirl.agents.clumsy import say
 from swirl.agents.episodes import Terms
 from swirl.agents.imagined_arena import ImaginedArena
+from swirl.agents.plan import trained_layouts
 from swirl.agents.replies import Form
 from swirl.agents.scripted import Scripted
 from swirl.agents.settings import AgentRecipe, Base, Clone, Tune
@@ -28,8 +29,6 @@ from swirl.worlds.base import Rules
 
 TEXTS = 300
 """Seeds whose first states and replies make a tiny model's vocabulary."""
-FIRST = 500_000
-"""The first seed of self-play; reinforcement learning counts from 0."""
 ROWS = pa.schema(
     [("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32())), ("weights", pa.list_(pa.float32()))]
 )
@@ -50,7 +49,7 @@ class Stages:
     def __init__(self, run: ledger.Run, recipe: AgentRecipe) -> None:
         self.run, self.recipe = run, recipe
         self.device = models.device_of(recipe.device)
-        self.arena = WorldArena(recipe.play.world, recipe.play.options, recipe.evaluation.seeds)
+        self.arena = WorldArena(recipe.play.world, recipe.play.options, recipe.evaluation.seeds, recipe.seed)
         self.policies: dict[str, Path] = {}
 
     def terms(self, form: Form) -> Terms:
@@ -104,6 +103,11 @@ class Stages:
         world = worlds.make(self.arena.name, **self.arena.options)
         if not isinstance(world, Rules):
             raise InputError(f"the world {self.arena.name} reads no rewards off states; train in it, without rl.model")
+        if seen := trained_layouts(self.recipe.rl.model) & self.arena.held_out:
+            raise InputError(
+                f"{self.recipe.rl.model} was trained on {len(seen)} of the {len(self.arena.held_out)} layouts that "
+                "agents are tested on; train it on others, or in a larger world"
+            )
         forward = api.load_forward(self.recipe.rl.model, self.recipe.device)
         return ImaginedArena(self.arena, Imagined([forward], by_rules(world)))
 
@@ -133,7 +137,7 @@ class Stages:
         return self.policies["rl"]
 
     def test(self) -> Path:
-        """Measures the policy of every stage on the seeds of validation, in the form of reply that it is trained in."""
+        """Measures the policy of every stage on the seeds of validation, and the world's solver on the same terms."""
         return self.run.phase("test", self._test, into="test")
 
     def _build(self, out: Path) -> None:
@@ -142,7 +146,7 @@ class Stages:
         for arena, terms in self._lessons():
             for seed in islice(arena.training(), TEXTS):
                 [scene] = arena.scenes(seed, 1)
-                reply = say(scene, 1.0, terms, np.random.default_rng(seed))
+                reply = say(scene, 0, 1.0, terms, np.random.default_rng(seed))
                 penalised = conversation.ask(scene.state, terms.actions, terms.form, reward=terms.penalty)
                 texts |= {penalised, reply.text()}
         tiny.build(sorted(texts), out, self.recipe.model, self.recipe.seed)
@@ -150,7 +154,7 @@ class Stages:
     def _lessons(self) -> list[tuple[WorldArena, Terms]]:
         """What a tiny model is taught in: every variant of the world, with replies in both forms."""
         options = self.recipe.play.options
-        arenas = [replace(self.arena, options=options | also) for also in ({}, *self.recipe.base.also)]
+        arenas = [replace(self.arena, options=options | other) for other in self.recipe.base.variants]
         return [(arena, self.terms(form)) for arena in arenas for form in ("plain", "states")]
 
     def _teach(self, built: Path, out: Path) -> None:
@@ -166,7 +170,7 @@ class Stages:
     def _self_play(self, policy: Path, out: Path) -> None:
         settings, terms = self.recipe.self_play, self.terms("states")
         model, tokenizer = self._load(policy)
-        seeds = islice(self.arena.training(FIRST), settings.groups)
+        seeds = islice(self.arena.training(SELF_PLAY), settings.groups)
         scenes = [scene for seed in seeds for scene in self.arena.scenes(seed, settings.size)]
         player = evaluation.policy(model, tokenizer, terms, settings.temperature)
         if settings.actions == "random":
@@ -186,10 +190,11 @@ class Stages:
     def _demonstrations(self, policy: Path, out: Path) -> None:
         settings, terms = self.recipe.clone, self.terms(self.recipe.rl.form)
         tokenizer = models.load_tokenizer(policy, self.recipe.model.trust_remote_code)
-        actions = self.arena.scenes(0, 1)[0].actions
-        infer = cloning.inferred(settings.inverse, actions, self.recipe.device) if settings.inverse else None
-        demonstrated = list(cloning.demonstrations(settings.data, infer))
-        facts = {"episodes": len(demonstrated), "steps": sum(map(len, demonstrated))}
+        list_actions = worlds.make(self.arena.name, **self.arena.options).actions
+        infer = cloning.inferred(settings.inverse, list_actions, self.recipe.device) if settings.inverse else None
+        demonstrated = cloning.demonstrations(settings.data, infer, self.arena.held_out)
+        beyond = sum(max(0, len(steps) - terms.actions) for steps in demonstrated)
+        facts = {"episodes": len(demonstrated), "steps": sum(map(len, demonstrated)), "steps_beyond_an_episode": beyond}
         self._write(cloning.rows(tokenizer, demonstrated, terms), out, facts)
 
     def _write(self, rows: Sequence[selfplay.Row | None], out: Path, facts: dict[str, Any]) -> None:
@@ -237,17 +242,31 @@ class Stages:
 
     def _test(self, out: Path) -> None:
         rows = []
+
+        def add(policy: str, form: Form, where: str, found: Sequence[dict[str, Any]]) -> None:
+            rows.extend({"policy": policy, "form": form, "arena": where, "seed": self.recipe.seed} | r for r in found)
+
+        if "solver" in worlds.make(self.arena.name, **self.arena.options).behaviours:
+            add("solver", "plain", "real", self._solve(models.load_tokenizer(next(iter(self.policies.values())))))
+        settings = self.recipe.evaluation
         for name, path in self.policies.items():
             model, tokenizer = self._load(path)
+            samples = settings.last_samples if name == list(self.policies)[-1] else settings.samples
             for form in self._forms(name):
                 for where, arena in (("real", self.arena), ("imagined", self.imagined)):
-                    found = self._measure(model, tokenizer, arena, self.terms(form)) if arena else []
-                    known = {"policy": name, "form": form, "arena": where, "seed": self.recipe.seed}
-                    rows += [{**known, **row} for row in found]
+                    if arena:
+                        add(name, form, where, self._measure(model, tokenizer, arena, self.terms(form), samples))
         durable.atomic_write(out / "phase.json", json.dumps({"test": rows}, indent=1) + "\n")
 
-    def _measure(self, model: Any, tokenizer: Any, arena: Arena, terms: Terms) -> list[dict[str, Any]]:
-        found = evaluation.tested(model, tokenizer, arena, terms, self.recipe.evaluation.samples)
+    def _solve(self, tokenizer: Any) -> list[dict[str, Any]]:
+        """What the world's own solver does on the terms of an agent: how far a policy can hope to come."""
+        terms, scenes = self.terms("plain"), [self.arena.scenes(seed, 1)[0] for seed in self.arena.tested()]
+        player = partial(_clumsy, tokenizer, 0.0, terms)
+        episodes = evaluation.play_all(player, tokenizer, self.arena, scenes, terms, self.seed("solver"), "solver")
+        return [row for row in measures.measure(episodes, [1], terms.part) if row["metric"] in ("pass_at_1", "steps")]
+
+    def _measure(self, model: Any, tokenizer: Any, arena: Arena, terms: Terms, samples: int) -> list[dict[str, Any]]:
+        found = evaluation.tested(model, tokenizer, arena, terms, samples)
         greedy = evaluation.tested(model, tokenizer, arena, terms, 1, 0.0)
         [first] = [row for row in greedy if row["metric"] == "pass_at_1"]
         return [*found, {**first, "metric": "greedy_pass_at_1"}]
@@ -262,4 +281,4 @@ class Stages:
 
 def _clumsy(tokenizer: Any, slips: float, terms: Terms, scenes: Sequence[Scene], seed: int) -> Scripted:
     rng = np.random.default_rng(seed)
-    return Scripted(scenes, tokenizer, lambda scene: say(scene, slips, terms, rng))
+    return Scripted(scenes, tokenizer, lambda scene, said: say(scene, said, slips, terms, rng))

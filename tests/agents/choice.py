@@ -22,7 +22,7 @@ class Choice:
     def reset(self, seed):
         """Names a letter."""
         self._letter = LETTERS[seed % len(LETTERS)]
-        return f"letter {self._letter} of {seed}", {"layout": str(seed)}
+        return f"letter {self._letter} of {seed % 1000:03}", {"layout": str(seed)}
 
     def step(self, action):
         """Takes a letter."""

@@ -35,7 +35,7 @@ def tokenizer(tmp_path_factory):
 
 
 def test_steps_that_change_nothing_are_passed_over(recording):
-    found = list(cloning.demonstrations(recording, None))
+    found = cloning.demonstrations(recording, None)
     assert [[step["action"] for step in steps] for steps in found] == [["go", "run", "go"], ["go"]]
 
 
@@ -46,7 +46,7 @@ def test_where_actions_are_inferred_those_recorded_are_not_looked_at(recording):
         seen.extend((row["state"], row["next_state"]) for row in rows)
         return [f"to {row['next_state'][-1]}" for row in rows]
 
-    found = list(cloning.demonstrations(recording, infer))
+    found = cloning.demonstrations(recording, infer)
     assert seen == [("at 0", "at 1"), ("at 1", "at 2"), ("at 2", "at 3"), ("at 7", "at 8")]
     assert [[step["action"] for step in steps] for steps in found] == [["to 1", "to 2", "to 3"], ["to 8"]]
 
@@ -67,6 +67,35 @@ def test_no_more_actions_than_an_episode_may_have(tokenizer, recording):
     terms = Terms(per_turn=5, actions=2, reply=64, max_length=2000)
     (_, completion), _ = cloning.rows(tokenizer, list(cloning.demonstrations(recording, None)), terms)[0]
     assert "Reward" not in tokenizer.decode(completion)
+
+
+def test_steps_are_in_order_however_the_recording_has_them(tmp_path):
+    path = tmp_path / "mixed.parquet"
+    rows = [{**STEPS[i], "layout": "one"} for i in (3, 4, 0, 2)]
+    data.export(data.conform(pa.Table.from_pylist(rows), "steps"), path)
+    found = {steps[0]["trajectory"]: [step["action"] for step in steps] for steps in cloning.demonstrations(path, None)}
+    assert found == {"a": ["go", "run", "go"], "b": ["go"]}
+
+
+def test_layouts_that_are_tested_are_not_learned_from(tmp_path, recording, caplog):
+    path = tmp_path / "rooms.parquet"
+    rows = [{**step, "layout": f"room {step['trajectory']}"} for step in STEPS]
+    data.export(data.conform(pa.Table.from_pylist(rows), "steps"), path)
+    [steps] = cloning.demonstrations(path, None, {"room a"})
+    assert steps[0]["trajectory"] == "b"
+    with pytest.raises(InputError, match="in a layout that is not tested"):
+        cloning.demonstrations(path, None, {"room a", "room b"})
+    assert not caplog.text
+    assert len(cloning.demonstrations(recording, None, {"room a"})) == 2
+    assert "names no layouts" in caplog.text
+
+
+def test_every_step_is_given_one_of_the_actions_of_its_state(run_folder):
+    lists = {"door key": ("go left", "go right"), "door left": ("key",), "door open": None}
+    infer = cloning.inferred(run_folder, lists.__getitem__, "cpu")
+    found = infer([{"state": state, "next_state": "door right", "history": []} for state in lists])
+    assert found[0] in lists["door key"]
+    assert found[1] == "key"
 
 
 def test_an_action_that_nobody_knows_is_refused(tmp_path):

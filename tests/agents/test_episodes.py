@@ -128,6 +128,7 @@ def test_an_episode_ends_where_the_model_could_read_no_further(tokenizer):
     used = len(long.turns[0].prompt) + len(long.turns[0].reply) + len(long.turns[1].prompt)
     [short], _ = run(tokenizer, [["Left"] * 9], Terms(turns=9, actions=99, reply=64, max_length=used + 64))
     assert len(short.turns) == 2
+    assert (long.outgrown, short.outgrown) == (False, True)
     with pytest.raises(InputError, match="leaves no room"):
         run(tokenizer, [["Left"]], Terms(reply=64, max_length=len(long.turns[0].prompt) + 63))
 
@@ -137,7 +138,15 @@ def test_no_layout_is_both_trained_on_and_tested():
     tested = {arena.scenes(seed, 1)[0].state for seed in arena.tested()}
     seeds = [seed for seed, _ in zip(arena.training(), range(100), strict=False)]
     assert not tested & {arena.scenes(seed, 1)[0].state for seed in seeds}
-    assert max(seeds) > 100, "some were passed over, or the test says nothing"
+    assert seeds[-1] - seeds[0] > 100, "some were passed over, or the test says nothing"
+
+
+def test_recipes_seeds_train_on_seeds_of_their_own_and_test_on_the_same():
+    first, second = (WorldArena("sokoban", validation=4, seed=seed) for seed in (0, 1))
+    assert first.tested() == second.tested()
+    some = [set(arena.drawn(0, 8)) | set(arena.drawn(1, 8)) for arena in (first, second)]
+    assert [len(seeds) for seeds in some] == [16, 16]
+    assert not some[0] & some[1]
 
 
 def test_a_world_with_no_more_layouts_than_are_tested_is_refused():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from swirl.agents.episodes import Episode, Turn
-from swirl.agents.measures import measure, pass_at_k
+from swirl.agents.measures import measure, monitored, pass_at_k
 from swirl.agents.replies import Reply
 
 
@@ -34,18 +34,47 @@ def values(episodes, ks=(1,)):
 def test_passing_is_over_seeds():
     tries = [True, False, False, False], [False] * 4, [True] * 4
     played = [turn("s0", ["s1"], Reply(("Up",)))]
-    episodes = [Episode(seed, played, success) for seed, group in enumerate(tries) for success in group]
+    episodes = [Episode(seed, f"room {seed}", played, success) for seed, group in enumerate(tries) for success in group]
     found = {row["metric"]: row for row in measure(episodes, [1, 2], "whole")}
     assert found["pass_at_1"]["value"] == pytest.approx((0.25 + 0 + 1) / 3)
     assert found["pass_at_2"]["value"] == pytest.approx((0.5 + 0 + 1) / 3)
     assert found["pass_at_1"]["n"] == 3
 
 
+def test_intervals_are_over_layouts():
+    played = [turn("s0", ["s1"], Reply(("Up",)))]
+    for rooms, least in ((4, 0.9), (12, 0.2)):  # four layouts of three seeds each are four draws, not twelve
+        episodes = [Episode(seed, f"room {seed % rooms}", played, seed % 4 < 2) for seed in range(12)]
+        [row] = [row for row in measure(episodes, [1], "whole") if row["metric"] == "pass_at_1"]
+        assert row["value"] == 0.5
+        assert (row["high"] - row["low"] >= least) and (rooms == 4 or row["high"] - row["low"] < 0.9)
+
+
+def test_an_episode_that_the_model_could_not_go_on_reading_is_counted():
+    played = [turn("s0", ["s1"], Reply(("Up",)))]
+    found = values([Episode(0, "a", played, outgrown=True), Episode(1, "b", played), Episode(2, "c", played)])
+    assert found["outgrown"] == pytest.approx(1 / 3)
+
+
+def test_what_is_watched_while_training():
+    good, bad = turn("s0", ["s1", "s1"], Reply(("Up", "Up"))), turn("s2", [], None, penalty=-0.1)
+    found = monitored([Episode(0, "", [good, bad], True), Episode(0, "", [good])])
+    assert found == {
+        "success": 0.5,
+        "score": pytest.approx((-0.3 - 0.2) / 2),
+        "steps": 4,
+        "episodes": 2,
+        "readable": pytest.approx(2 / 3),
+        "reply_tokens": 2,
+        "unique_replies": pytest.approx(1 / 3),
+    }
+
+
 def test_replies_are_measured():
     good = turn("s0", ["s1", "s1"], Reply(("Up", "Up"), "", "s0", "s2"))
     odd = turn("s1", ["s2"], Reply(("Up", "Fly"), "", "s0", "s2"), unknown=1, penalty=-0.1, text="b")
     bad = turn("s2", [], None, penalty=-0.1, finished=False)
-    found = values([Episode(7, [good, odd, bad])])
+    found = values([Episode(7, "", [good, odd, bad])])
     assert found["score"] == pytest.approx(-0.1 * 3 - 0.2)
     assert found["steps"] == 3
     assert found["readable"] == pytest.approx(2 / 3)

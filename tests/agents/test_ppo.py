@@ -81,7 +81,9 @@ def test_the_value_loss():
 
 
 def test_entropy_of_a_fair_and_of_a_sure_choice():
-    assert ppo.entropy(torch.tensor([[[0.0, 0.0], [100.0, 0.0]]]))[0].tolist() == pytest.approx([math.log(2), 0.0])
+    assert ppo.entropy(torch.log_softmax(torch.tensor([[[0.0, 0.0], [100.0, 0.0]]]), -1))[0].tolist() == pytest.approx(
+        [math.log(2), 0.0]
+    )
 
 
 def test_groups_that_differ_most_are_kept():

@@ -30,9 +30,9 @@ def turn(prompt, reply, read=None, state="s0", states=()):
     return Turn(state, prompt, reply, "", read, True, ["Up"] * len(states), list(states))
 
 
-ONE = Episode(1, [turn([5, 6, 7], [8, 9]), turn([10], [11])])
-TWO = Episode(2, [turn([5], [12, 13, 14, 15])])
-THREE = Episode(2, [turn([5], [16])])
+ONE = Episode(1, "", [turn([5, 6, 7], [8, 9]), turn([10], [11])])
+TWO = Episode(2, "", [turn([5], [12, 13, 14, 15])])
+THREE = Episode(2, "", [turn([5], [16])])
 CHOSEN = [(ONE, 2.0), (TWO, -1.0), (THREE, 0.5)]
 
 
@@ -69,9 +69,9 @@ def test_at_first_nothing_is_expected(start):
     assert not ppo_trainer._values(training.critic, ppo_trainer._batch(CHOSEN, 0, CPU)).any()
 
 
-def weights(start, settings, chosen=CHOSEN):
+def weights(start, settings, chosen=CHOSEN, telling=True):
     training = Training(start, settings, SPEC, CPU)
-    facts = ppo_trainer._learn(training, chosen, settings)
+    facts = ppo_trainer._learn(training, chosen, settings, telling=telling)
     return training, facts
 
 
@@ -103,6 +103,22 @@ def test_episodes_that_fared_as_expected_teach_the_policy_nothing(start):
         assert torch.equal(first, second)
 
 
+def test_where_no_group_says_anything_the_critic_alone_learns(start):
+    training, facts = weights(start, SETTINGS, telling=False)
+    fresh = Training(start, SETTINGS, SPEC, CPU)
+    for first, second in zip(training.policy.parameters(), fresh.policy.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert training.critic.head.weight.any()
+    assert set(facts) == {"value_loss"}
+
+
+def test_of_several_minibatches_the_later_ones_see_how_far_the_policy_has_moved(start):
+    _, alone = weights(start, SETTINGS)
+    _, facts = weights(start, dataclasses.replace(SETTINGS, minibatch=1, micro=1, learning_rate=1e-2))
+    assert "kl" not in alone
+    assert facts["kl"] > 0
+
+
 def test_what_was_good_becomes_likelier_and_what_was_bad_less_likely(start):
     batch = ppo_trainer._batch(CHOSEN, 0, CPU)
     training, _ = weights(start, SETTINGS)
@@ -116,11 +132,11 @@ def test_a_checkpoint_goes_on_as_if_it_had_never_been_left(start, tmp_path):
     training, _ = weights(start, SETTINGS)
     training.log.append({"iteration": 1})
     training.save(tmp_path / "checkpoint-1")
-    ppo_trainer._learn(training, CHOSEN, SETTINGS)
+    ppo_trainer._learn(training, CHOSEN, SETTINGS, telling=True)
     resumed = Training(start, SETTINGS, SPEC, CPU)
     resumed.restore(tmp_path / "checkpoint-1", SPEC)
     assert resumed.done == 1
-    ppo_trainer._learn(resumed, CHOSEN, SETTINGS)
+    ppo_trainer._learn(resumed, CHOSEN, SETTINGS, telling=True)
     for module in ("policy", "critic"):
         for first, second in zip(
             getattr(training, module).parameters(), getattr(resumed, module).parameters(), strict=True
@@ -143,6 +159,6 @@ def test_states_that_are_told_right_are_rewarded_where_it_is_asked():
     right = turn([5], [6], Reply(("Up",), "", "s0", "s1"), "s0", ["s1"])
     half = turn([5], [6], Reply(("Up",), "", "s0", "s9"), "s0", ["s1"])
     plain = turn([5], [6], Reply(("Up",)), "s0", ["s1"])
-    episode = Episode(0, [right, half, plain])
+    episode = Episode(0, "", [right, half, plain])
     assert worth(episode, Terms(form="states"), 0.5) == pytest.approx(0.5 * 3)
     assert worth(episode, Terms(form="states"), 0.0) == 0.0

@@ -70,5 +70,5 @@ def test_where_the_states_stand():
 
 def test_what_is_told_of_a_state():
     assert told("# P\nPlayer (P) is at (0,1).", "facts") == "Player (P) is at (0,1)."
-    assert told("# P", "facts") == "# P"
+    assert told("# P\n# #", "facts") == "# P\n# #", "without coordinates the grid is all there is to tell"
     assert told("# P\nx", "whole") == "# P\nx"
