@@ -325,6 +325,12 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--horizon", type=int, default=8, help="steps to look ahead (default: %(default)s)")
     sub.add_argument("--width", type=int, default=8, help="beam: states kept; cem: elites (default: %(default)s)")
     sub.add_argument("--method", default="beam", help="beam or cem (default: %(default)s)")
+    sub.add_argument("--discount", type=float, default=0.99, help="of a reward, per step (default: %(default)s)")
+    sub.add_argument("--replan", type=int, default=1, help="steps taken before the next plan (default: %(default)s)")
+    sub.add_argument(
+        "--samples", type=int, default=1, help="predictions of a step, to tell how sure it is (default: 1)"
+    )
+    sub.add_argument("--penalty", type=float, default=1.0, help="price of a step that is unsure (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="of the first episode, and of cem (default: %(default)s)")
     sub.add_argument("--real", action="store_true", help="plan in copies of the world too: the bound")
     sub.add_argument("--no-model", action="store_true", help="plan in copies of the world alone")

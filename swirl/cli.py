@@ -318,10 +318,10 @@ def _plan(a: argparse.Namespace) -> None:
     from swirl.agents import plan
     from swirl.agents.planning import Search
 
-    search = Search(horizon=a.horizon, width=a.width, seed=a.seed)
+    search = Search(a.horizon, a.width, a.discount, a.penalty, seed=a.seed)
     goal = None if a.goal is None else _state(a.goal)
     world = worlds.make(a.world, **dict(_option(text) for text in a.option))
-    settings = (a.episodes, a.seed, goal, not a.no_model, a.real or a.no_model, a.device)
+    settings = (a.episodes, a.seed, goal, not a.no_model, a.real or a.no_model, a.device, a.replan, a.samples)
     plan.show(plan.measure(world, a.run, search, a.method, *settings), as_json=a.json)
 
 

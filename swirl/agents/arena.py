@@ -11,18 +11,10 @@ from itertools import islice
 from typing import Any, Protocol
 
 from swirl import worlds
+from swirl.agents.settings import BLOCK, STRIDE
 from swirl.errors import InputError
 from swirl.types import state_text
 from swirl.worlds.base import Step
-
-BLOCK = 1_000_000
-"""World seeds of each seed of a recipe; validation has the first block, whatever the recipe's seed."""
-SELF_PLAY = BLOCK // 2
-"""Where in a block those of self-play begin; reinforcement learning, and the clumsy player, have those before."""
-STRIDE = 8
-"""Seeds that an iteration has for each of its groups, since some are passed over."""
-SEEDS = SELF_PLAY // STRIDE
-"""Groups that reinforcement learning may have, in all iterations together."""
 
 
 @dataclass

@@ -40,6 +40,8 @@ def measure(
     model: bool = True,
     real: bool = False,
     device: str = "auto",
+    replan: int = 1,
+    samples: int = 1,
 ) -> rows.Results:
     """Success, return, steps and calls per action of planning, with their intervals over episodes.
 
@@ -54,6 +56,8 @@ def measure(
         model: Whether to plan in the model.
         real: Whether to plan in copies of the world itself too, as the bound.
         device: Where to compute.
+        replan: Steps of a plan that are taken before the next one is made.
+        samples: Predictions of an imagined step, see `simulators.Imagined`; of one every step is sure.
 
     Returns:
         Rows of `random`, of the checkpoint and of `real-world`; see `eval.rows`.
@@ -82,9 +86,10 @@ def measure(
 
     out = results("random", control(world, Blind(), at_random, seeds, goal=goal))
     if forward is not None:
-        out += results(str(forward.checkpoint), control(world, Imagined([forward], outcome), planner, seeds, goal=goal))
+        imagined = Imagined([forward], outcome, samples)
+        out += results(str(forward.checkpoint), control(world, imagined, planner, seeds, replan, goal))
     if real:
-        out += results("real-world", control(world, Real(world), planner, seeds, goal=goal))
+        out += results("real-world", control(world, Real(world), planner, seeds, replan, goal))
     return out
 
 

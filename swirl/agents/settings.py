@@ -12,10 +12,18 @@ from typing import Any, Literal
 
 from swirl import recipe as recipes
 from swirl import toml
-from swirl.agents.arena import SEEDS
 from swirl.agents.replies import Form, Part
 from swirl.config import Model
 from swirl.errors import InputError
+
+BLOCK = 1_000_000
+"""World seeds of each seed of a recipe; validation has the first block, whatever the recipe's seed."""
+SELF_PLAY = BLOCK // 2
+"""Where in a block those of self-play begin; reinforcement learning, and the clumsy player, have those before."""
+STRIDE = 8
+"""Seeds that an iteration has for each of its groups, since some are passed over."""
+SEEDS = SELF_PLAY // STRIDE
+"""Groups that reinforcement learning may have, in all iterations together."""
 
 
 @dataclass(frozen=True)

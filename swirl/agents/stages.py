@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 from swirl import api, durable, ledger, models, order, tiny, train, worlds
 from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
-from swirl.agents.arena import SELF_PLAY, Arena, Scene, WorldArena
+from swirl.agents.arena import Arena, Scene, WorldArena
 from swirl.agents.clumsy import say
 from swirl.agents.episodes import Terms
 from swirl.agents.imagined_arena import ImaginedArena
 from swirl.agents.plan import trained_layouts
 from swirl.agents.replies import Form
 from swirl.agents.scripted import Scripted
-from swirl.agents.settings import AgentRecipe, Base, Clone, Tune
+from swirl.agents.settings import SELF_PLAY, AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined, by_rules
 from swirl.errors import InputError
 from swirl.worlds.base import Rules

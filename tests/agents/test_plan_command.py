@@ -98,6 +98,21 @@ def test_what_is_learned_is_what_was_recorded(run, tmp_path):
     assert values(found, found[-1]["model"])["steps"] == (2 + 3 + 2) / 3
 
 
+def test_a_plan_is_followed_for_as_long_as_it_is_asked_and_every_step_predicted_as_often(run, monkeypatch):
+    seen = []
+    real = plan.control
+    monkeypatch.setattr(
+        plan,
+        "control",
+        lambda world, simulator, *rest, **more: (
+            seen.append((simulator, *rest[2:])) or real(world, simulator, *rest, **more)
+        ),
+    )
+    plan.measure(Counter(), run, Search(horizon=3), episodes=2, real=True, replan=2, samples=3)
+    (_, model, copies) = seen
+    assert (model[0].samples, model[1:], copies[1:]) == (3, (2, None), (2, None))
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -153,12 +168,13 @@ def test_the_command_passes_on_what_it_is_told(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(plan, "measure", measure)
     (tmp_path / "goal.txt").write_text("P _\n_ G\n")
     words = ("runs/x", *LAKE, "--goal", f"@{tmp_path}/goal.txt", "--episodes", "5", "--horizon", "2", "--width", "3")
+    words += ("--discount", "0.5", "--penalty", "2", "--replan", "3", "--samples", "4")
     assert swirl(capsys, *words, "--method", "cem", "--seed", "9", "--real", "--device", "cpu", "--json") == "[]\n"
-    search = Search(horizon=2, width=3, seed=9)
-    assert seen["given"] == ("runs/x", search, "cem", 5, 9, "P _\n_ G", True, True, "cpu")
+    search = Search(horizon=2, width=3, discount=0.5, penalty=2.0, seed=9)
+    assert seen["given"] == ("runs/x", search, "cem", 5, 9, "P _\n_ G", True, True, "cpu", 3, 4)
     assert (seen["world"].size, seen["world"].coordinates) == (3, False)
     swirl(capsys, "runs/x", *LAKE, "--no-model", "--json")
-    assert seen["given"] == ("runs/x", Search(), "beam", 20, 0, None, False, True, "auto")
+    assert seen["given"] == ("runs/x", Search(), "beam", 20, 0, None, False, True, "auto", 1, 1)
     swirl(capsys, "runs/x", *LAKE, "--json")
     assert seen["given"][6:8] == (True, False)
 
