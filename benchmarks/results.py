@@ -62,7 +62,7 @@ class Table:
 MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3))
 TABLES = {
     # by the mark of the table in its pages
-    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle")),
+    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle"), pages=("docs/results.md", "README.md")),
     "minigrid-methods": MINIGRID(
         (
             *("warmup", "sft-continue", "sft-merge", "bootstrap", "bootstrap-all", "best-of-n"),
@@ -86,6 +86,7 @@ TABLES = {
     "minigrid-random-label": MINIGRID(("warmup", "verified"), "random-label", brief=True),
     "minigrid-shuffled-reward": MINIGRID(("warmup", "swirl"), "shuffled-reward", brief=True),
     "minigrid-rgb": Table("minigrid-rgb", ("warmup", "oracle"), seeds=(0, 1, 2), brief=True),
+    "crafter-rgb": Table("crafter-rgb", ("warmup", "oracle"), seeds=(0, 1, 2), brief=True),
     "scienceworld": Table("scienceworld", ("warmup", "bootstrap", "swirl", "oracle"), seeds=(0, 1, 2)),
 }
 
