@@ -73,7 +73,7 @@ def measure(
     if model and run is None:
         raise InputError("no model to plan in; give a run, or --no-model to plan in the world itself")
     forward = api.load_forward(run, device) if model and run is not None else None
-    outcome = _outcome(world, forward, run, goal)
+    outcome = no_outcome if goal is not None else outcome_of(world, forward, run)
     seeds = list(islice(_unseen(world, trained_layouts(run), seed, episodes * DRAWS), episodes))
     if len(seeds) < episodes:
         raise InputError(
@@ -93,17 +93,21 @@ def measure(
     return out
 
 
-def _outcome(world: World, forward: ForwardModel | None, run: str | Path | None, goal: str | None) -> Outcome:
-    """How rewards and ends of imagined steps are known."""
+def outcome_of(world: World, forward: ForwardModel | None, run: str | Path | None) -> Outcome:
+    """How rewards and ends of imagined steps are known: by the world's rules, or a head fitted on a run's labels.
+
+    Raises:
+        InputError: There are neither.
+    """
     if isinstance(world, Rules):
         return by_rules(world)
-    if forward is None or run is None or goal is not None:
+    if forward is None or run is None:
         return no_outcome
     labelled = Path(run) / "data" / "labelled.parquet"
     if not labelled.is_file():
         raise InputError(
             f"the states of {world.name} do not tell its reward, and {run} has no labelled transitions to learn it "
-            "from; give a run folder, or --goal"
+            "from; give a run folder, or plan for a --goal"
         )
     return head.fit(forward, pq.read_table(labelled).to_pylist()).outcome
 

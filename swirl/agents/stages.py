@@ -19,13 +19,12 @@ from swirl.agents.arena import Arena, Scene, WorldArena
 from swirl.agents.clumsy import say
 from swirl.agents.episodes import Terms
 from swirl.agents.imagined_arena import ImaginedArena
-from swirl.agents.plan import trained_layouts
+from swirl.agents.plan import outcome_of, trained_layouts
 from swirl.agents.replies import Form
 from swirl.agents.scripted import Scripted
 from swirl.agents.settings import SELF_PLAY, AgentRecipe, Base, Clone, Tune
-from swirl.agents.simulators import Imagined, by_rules
+from swirl.agents.simulators import Imagined
 from swirl.errors import InputError
-from swirl.worlds.base import Rules
 
 TEXTS = 300
 """Seeds whose first states and replies make a tiny model's vocabulary."""
@@ -100,16 +99,14 @@ class Stages:
         """The learned world that is trained in; `None` where that is the world itself."""
         if not self.recipe.rl.model:
             return None
-        world = worlds.make(self.arena.name, **self.arena.options)
-        if not isinstance(world, Rules):
-            raise InputError(f"the world {self.arena.name} reads no rewards off states; train in it, without rl.model")
         if seen := trained_layouts(self.recipe.rl.model) & self.arena.held_out:
             raise InputError(
                 f"{self.recipe.rl.model} was trained on {len(seen)} of the {len(self.arena.held_out)} layouts that "
                 "agents are tested on; train it on others, or in a larger world"
             )
         forward = api.load_forward(self.recipe.rl.model, self.recipe.device)
-        return ImaginedArena(self.arena, Imagined([forward], by_rules(world)))
+        world = worlds.make(self.arena.name, **self.arena.options)
+        return ImaginedArena(self.arena, Imagined([forward], outcome_of(world, forward, self.recipe.rl.model)))
 
     def learn(self, policy: Path) -> Path:
         """Stage 3: reinforcement learning on the task's reward, in the world or in the model of it."""

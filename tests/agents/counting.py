@@ -1,11 +1,15 @@
 """A forward model that knows its world by heart, and that world."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from conftest import TINY, randomise
 
-from swirl import models, prompts, train
+from swirl import ledger, models, prompts, train
+from swirl.config import Recipe
 from swirl.tiny import build
 from swirl.worlds.base import refuse_outside_episode, unknown
 
@@ -82,3 +86,19 @@ def trained(folder):
     card = {"roles": ["forward"], "model": asdict(spec), "data": {"history": 0, "seed": 0}}
     (out / "swirl.json").write_text(json.dumps(card | {"evaluation": {"max_rows": 5}}))
     return out
+
+
+def run_of(checkpoint, folder):
+    """A run folder around the forward model, as if it had trained on the layout "0"."""
+    with ledger.Run.open(folder, replace(Recipe(), threads=1).toml()) as opened:
+        phase = opened.phase("start", lambda out: shutil.copytree(checkpoint, out, dirs_exist_ok=True))
+    name = str(phase.relative_to(folder))
+    (folder / "results.json").write_text(json.dumps({"forward": name, "inverse": name}))
+    (folder / "data").mkdir()
+    rows = []
+    for i, row in enumerate(ROWS * 4):
+        reward, terminated = outcome_of(row["state"], row["next_state"])
+        rows.append({**row, "reward": reward, "terminated": terminated, "trajectory": str(i), "layout": "0"})
+    columns = [{key: value for key, value in row.items() if key != "history"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(columns), folder / "data" / "labelled.parquet")
+    return folder

@@ -2,18 +2,16 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from counting import ROWS, Counter, Silent, outcome_of, state_of, trained
+from counting import Counter, Silent, run_of, state_of, trained
 
-from swirl import cli, ledger, worlds
+from swirl import cli, worlds
 from swirl.agents import plan
 from swirl.agents.control import Blind, at_random, control
 from swirl.agents.planning import Search
-from swirl.config import Recipe
 from swirl.errors import InputError
 from swirl.worlds.base import Rules
 
@@ -21,20 +19,7 @@ from swirl.worlds.base import Rules
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, one_thread):
     """A run whose forward model knows the counter, and which trained on the layout "0"."""
-    counting = trained(tmp_path_factory.mktemp("counting"))
-    folder = tmp_path_factory.mktemp("runs") / "counter"
-    with ledger.Run.open(folder, replace(Recipe(), threads=1).toml()) as opened:
-        phase = opened.phase("start", lambda out: shutil.copytree(counting, out, dirs_exist_ok=True))
-    name = str(phase.relative_to(folder))
-    (folder / "results.json").write_text(json.dumps({"forward": name, "inverse": name}))
-    (folder / "data").mkdir()
-    rows = []
-    for i, row in enumerate(ROWS * 4):
-        reward, terminated = outcome_of(row["state"], row["next_state"])
-        rows.append({**row, "reward": reward, "terminated": terminated, "trajectory": str(i), "layout": "0"})
-    columns = [{key: value for key, value in row.items() if key != "history"} for row in rows]
-    pq.write_table(pa.Table.from_pylist(columns), folder / "data" / "labelled.parquet")
-    return folder
+    return run_of(trained(tmp_path_factory.mktemp("counting")), tmp_path_factory.mktemp("runs") / "counter")
 
 
 def values(rows, model):
