@@ -43,8 +43,8 @@ class _Layer(DynamicLayer):
         if not self._buffers or self._buffers[0].shape[-2] < want:
             shape = (*key_states.shape[:-2], want + want // 2)
             buffers = tuple(new.new_empty(*shape, new.shape[-1]) for new in added)
-            if have:
-                for buffer, old in zip(buffers, (self.keys, self.values), strict=True):
+            for buffer, old in zip(buffers, (self.keys, self.values), strict=True):
+                if have and old is not None:
                     buffer[..., :have, :] = old
             self._buffers = buffers
         for buffer, new in zip(self._buffers, added, strict=True):
@@ -54,7 +54,8 @@ class _Layer(DynamicLayer):
 
     def keep(self, rows: torch.Tensor, columns: torch.Tensor) -> None:
         """Go on with these rows, in this order, and with these tokens of them."""
-        self.keys, self.values = (tensor[rows][:, :, columns] for tensor in (self.keys, self.values))
+        assert self.keys is not None and self.values is not None  # something has been read
+        self.keys, self.values = self.keys[rows][:, :, columns], self.values[rows][:, :, columns]
         self._buffers = ()
 
 

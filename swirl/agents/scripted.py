@@ -31,4 +31,5 @@ class Scripted:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these scenes alone."""
-        self._scenes, self._said = ([part[row] for row in rows] for part in (self._scenes, self._said))
+        self._scenes = [self._scenes[row] for row in rows]
+        self._said = [self._said[row] for row in rows]
