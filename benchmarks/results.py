@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from swirl.compare import comparison, tables
 from swirl.compare.cells import Place
@@ -98,6 +99,17 @@ def write(page: Path, mark: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
+def missing(table: Table, results: dict[str, Any], files: Path) -> str:
+    """What of a table has not run yet, in a line; "" where nothing is missing."""
+    methods = [name for name in table.plan().names() if not any(files.glob(f"{name}-seed*.json"))]
+    ran = {row["at"] for row in results["rows"]}
+    values = [
+        at for together in zip(*table.vary.values(), strict=True) if (at := ", ".join(map(str, together))) not in ran
+    ]
+    told = [*(f"`{name}`" for name in methods), *values]
+    return f"{NOT_YET.strip()[:-1]}: {'; '.join(told)}.\n\n" if told else ""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -121,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> int:
                     write(ROOT / page, name, NOT_YET)
             continue
         first, *others = table.pages
-        write(ROOT / first, name, tables.text(results, table.brief))
+        write(ROOT / first, name, missing(table, results, place.files) + tables.text(results, table.brief))
         for page in others:
             write(ROOT / page, name, tables.markdown(next(iter(tables.tables(results).values()))))
     print("\n".join(failed), end="\n" * bool(failed))

@@ -76,7 +76,7 @@ def test_without_a_run_the_page_says_so(agents):
     assert agents.table("sokoban") == "Not run yet.\n"
 
 
-@pytest.mark.parametrize("world", ["sokoban"])
+@pytest.mark.parametrize("world", ["sokoban", "frozenlake", "sudoku"])
 def test_every_row_of_a_world_begins_with_the_same_policy(agents, world):
     lessons = []
     for row in agents.ROWS.values():

@@ -62,6 +62,28 @@ def test_the_tuning_seeds_figures_are_those_of_the_kept_files():
         assert shown == [f"{values[metric]:.3f}" for metric in wanted]
 
 
+def test_what_is_said_of_a_table_are_its_figures():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    table, said = page.split("<!-- minigrid:end -->")[0], page.split("What this says")[1].split("Before commit")[0]
+    figures = set(re.findall(r"\d\.\d{3}", said))
+    assert len(figures) > 15
+    assert figures <= set(re.findall(r"\d\.\d{3}", table))
+
+
+def test_what_has_not_run_is_told_beside_what_has(tmp_path):
+    for name in ("warmup", "bootstrap", "swirl-iterative", "verified"):
+        (tmp_path / f"{name}-seed0.json").touch()
+    labels = RESULTS.missing(
+        RESULTS.TABLES["minigrid-labels"], {"rows": [{"at": "100, 50"}, {"at": "400, 100"}]}, tmp_path
+    )
+    assert labels == "Not run yet: `swirl`; 200, 100; 1000, 100; 2000, 100; 10000, 100.\n\n"
+    whole = {"rows": [{"at": ""}]}
+    assert RESULTS.missing(RESULTS.TABLES["minigrid"], whole, tmp_path) == "Not run yet: `swirl`; `oracle`.\n\n"
+    for name in ("swirl", "oracle"):
+        (tmp_path / f"{name}-seed0.json").touch()
+    assert RESULTS.missing(RESULTS.TABLES["minigrid"], whole, tmp_path) == ""
+
+
 def test_a_table_without_runs_says_so_and_stops_no_other(tmp_path, monkeypatch, capsys):
     for page in {page for table in RESULTS.TABLES.values() for page in table.pages}:
         (tmp_path / page).parent.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from swirl import worlds
 from swirl.agents.settings import BLOCK, STRIDE
 from swirl.errors import InputError
 from swirl.types import state_text
-from swirl.worlds.base import Step
+from swirl.worlds.base import Step, World
 
 
 @dataclass
@@ -131,10 +131,14 @@ class WorldArena:
 
     def layout(self, seed: int) -> str:
         """The layout of a seed."""
-        return worlds.make(self.name, **self.options).reset(seed)[1]["layout"]
+        return self.world().reset(seed)[1]["layout"]
+
+    def world(self) -> World:
+        """The world, anew, in no episode."""
+        return worlds.make(self.name, **self.options)
 
     def _scene(self, seed: int) -> Scene:
-        world = worlds.make(self.name, **self.options)
+        world = self.world()
         state, info = world.reset(seed)
         if not isinstance(state, str):
             raise InputError(f"{self.name} shows images, which agents do not read; choose a world of words")

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import api, durable, ledger, models, order, tiny, train, worlds
+from swirl import api, durable, ledger, models, order, tiny, train
 from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
 from swirl.agents.arena import Arena, Scene, WorldArena
 from swirl.agents.clumsy import say
@@ -105,8 +105,8 @@ class Stages:
                 "agents are tested on; train it on others, or in a larger world"
             )
         forward = api.load_forward(self.recipe.rl.model, self.recipe.device)
-        world = worlds.make(self.arena.name, **self.arena.options)
-        return ImaginedArena(self.arena, Imagined([forward], outcome_of(world, forward, self.recipe.rl.model)))
+        outcome = outcome_of(self.arena.world(), forward, self.recipe.rl.model)
+        return ImaginedArena(self.arena, Imagined([forward], outcome))
 
     def learn(self, policy: Path) -> Path:
         """Stage 3: reinforcement learning on the task's reward, in the world or in the model of it."""
@@ -187,7 +187,7 @@ class Stages:
     def _demonstrations(self, policy: Path, out: Path) -> None:
         settings, terms = self.recipe.clone, self.terms(self.recipe.rl.form)
         tokenizer = models.load_tokenizer(policy, self.recipe.model.trust_remote_code)
-        list_actions = worlds.make(self.arena.name, **self.arena.options).actions
+        list_actions = self.arena.world().actions
         infer = cloning.inferred(settings.inverse, list_actions, self.recipe.device) if settings.inverse else None
         demonstrated = cloning.demonstrations(settings.data, infer, self.arena.held_out)
         beyond = sum(max(0, len(steps) - terms.actions) for steps in demonstrated)
@@ -243,7 +243,7 @@ class Stages:
         def add(policy: str, form: Form, where: str, found: Sequence[dict[str, Any]]) -> None:
             rows.extend({"policy": policy, "form": form, "arena": where, "seed": self.recipe.seed} | r for r in found)
 
-        if "solver" in worlds.make(self.arena.name, **self.arena.options).behaviours:
+        if "solver" in self.arena.world().behaviours:
             add("solver", "plain", "real", self._solve(models.load_tokenizer(next(iter(self.policies.values())))))
         settings = self.recipe.evaluation
         for name, path in self.policies.items():
