@@ -88,7 +88,9 @@ TABLES = {
     "minigrid-shuffled-reward": MINIGRID(("warmup", "swirl"), "shuffled-reward", brief=True),
     "minigrid-rgb": Table("minigrid-rgb", ("warmup", "oracle"), seeds=(0, 1, 2), brief=True),
     "crafter-rgb": Table("crafter-rgb", ("warmup", "oracle"), seeds=(0, 1, 2), brief=True),
-    "scienceworld": Table("scienceworld", ("warmup", "bootstrap", "swirl", "oracle"), seeds=(0, 1, 2)),
+    "scienceworld": Table(
+        "scienceworld", ("warmup", "bootstrap", "swirl", "oracle"), seeds=(0, 1, 2), rates=(3e-4, 2e-3)
+    ),
 }
 
 
