@@ -3,7 +3,8 @@
     python benchmarks/agents.py --only sokoban --seeds 0,1,2 --processes 2
 
 What a run measured is kept in benchmarks/results/agents/, a file per row and seed, and the tables are made from those
-files alone. A run whose file is there is not run again; one that was interrupted goes on.
+files alone. A run whose file is there is not run again; one that was interrupted goes on. All rows of a world and seed
+begin with one policy, the start of the world's recipe, which is trained once.
 """
 
 import argparse
@@ -12,10 +13,9 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +87,22 @@ BASE = _paper("16.3/47.3", "17.2/49.2", "1.6/11.3")
 WORLDS = ("sokoban",)
 
 
-def run(world: str, row: str, seed: int, runs: Path) -> str:
-    """One run and its kept file; what went wrong, or ""."""
-    kept = KEPT / world / f"{row}-seed{seed}.json"
-    recipe, commit = ROOT / "recipes" / f"spa-{world}.toml", provenance.commit()
+def start(world: str, seed: int, runs: Path) -> tuple[Path | None, str]:
+    """The policy that all rows of a world and seed begin with, trained once; or what went wrong."""
+    out = runs / world / f"start-seed{seed}"
+    given = {"seed": str(seed), **RL, "rl.iterations": "0", "evaluation.samples": "1", "evaluation.last_samples": "1"}
+    if error := _train(world, given, out):
+        return None, error
+    return out / json.loads((out / "results.json").read_text())["policy"], ""
+
+
+def run(world: str, row: str, seed: int, runs: Path, begin: Path) -> str:
+    """One run and its kept file, from where it begins; what went wrong, or ""."""
     given = {"seed": str(seed), **ROWS[row].overrides}
-    spec = settings.load(recipe, given)
-    if kept.is_file():
-        same = json.loads(kept.read_text())["recipe"] == spec.toml()
-        return "" if same else f"{kept} is of another recipe; remove it to have it run again"
-    out = runs / world / f"{row}-seed{seed}"
-    command = [sys.executable, "-m", "swirl.cli", "agent", "train", str(recipe), "--out", str(out)]
-    command += [word for key, value in given.items() for word in (f"--{key}", value)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".log").open("a") as log:
-        done = subprocess.run(command, stdout=log, stderr=log, check=False)
-    if done.returncode:
-        return f"{world} {row} seed {seed}: exit code {done.returncode}, see {out.with_suffix('.log')}"
+    spec = settings.load(_recipe(world), given)
+    kept, out, commit = _kept(world, row, seed), runs / world / f"{row}-seed{seed}", provenance.commit()
+    if error := _train(world, {**given, "model.name": str(begin)}, out):
+        return error
     curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     keep = ("iteration", "steps", "success", "entropy", "reply_tokens", "unique_replies", "validation_pass_at_1")
     facts = {
@@ -118,6 +117,34 @@ def run(world: str, row: str, seed: int, runs: Path) -> str:
     kept.parent.mkdir(parents=True, exist_ok=True)
     durable.atomic_write(kept, json.dumps(facts, indent=1) + "\n")
     return ""
+
+
+def wanted(world: str, row: str, seed: int) -> tuple[bool, str]:
+    """Whether a run is still to be made; what is wrong with the file that is kept of it, or ""."""
+    kept = _kept(world, row, seed)
+    if not kept.is_file():
+        return True, ""
+    spec = settings.load(_recipe(world), {"seed": str(seed), **ROWS[row].overrides})
+    same = json.loads(kept.read_text())["recipe"] == spec.toml()
+    return False, "" if same else f"{kept} is of another recipe; remove it to have it run again"
+
+
+def _recipe(world: str) -> Path:
+    return ROOT / "recipes" / f"spa-{world}.toml"
+
+
+def _kept(world: str, row: str, seed: int) -> Path:
+    return KEPT / world / f"{row}-seed{seed}.json"
+
+
+def _train(world: str, given: Mapping[str, str], out: Path) -> str:
+    """`swirl agent train`, or what remains of it; what went wrong, or ""."""
+    command = [sys.executable, "-m", "swirl.cli", "agent", "train", str(_recipe(world)), "--out", str(out)]
+    command += [word for key, value in given.items() for word in (f"--{key}", value)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_suffix(".log").open("a") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, check=False)
+    return f"{out.name}: exit code {done.returncode}, see {out.with_suffix('.log')}" if done.returncode else ""
 
 
 def table(world: str) -> str:
@@ -184,6 +211,23 @@ def _mean(values: Sequence[float]) -> str:
     return f"{100 * np.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
 
 
+def carry_out(todo: Sequence[tuple[str, str, int]], runs: Path, processes: int) -> list[str]:
+    """Runs, world, row and seed each, after the starts that they share; what went wrong."""
+    starts = list(dict.fromkeys((world, seed) for world, _, seed in todo))
+    failed: list[str] = []
+    with ThreadPoolExecutor(processes) as pool, progress.bar("agents", len(starts) + len(todo)) as bar:
+        begins: dict[tuple[str, int], Path] = {}
+        for one, (begin, error) in zip(starts, pool.map(lambda one: start(*one, runs), starts), strict=True):
+            begins |= {one: begin} if begin else {}
+            failed += [error] if error else []
+            bar.advance()
+        ready = [one for one in todo if (one[0], one[2]) in begins]
+        for error in pool.map(lambda one: run(*one, runs, begins[one[0], one[2]]), ready):
+            failed += [error] if error else []
+            bar.advance()
+    return failed
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -201,12 +245,11 @@ def main(words: Sequence[str] | None = None) -> int:
         for row in a.rows
         if not ROWS[row].only or world in ROWS[row].only
     ]
-    failed: list[str] = []
+    found = {one: wanted(*one) for one in asked}
+    failed = [error for _, error in found.values() if error]
     if not a.table:
-        with ThreadPoolExecutor(a.processes) as pool, progress.bar("agents", len(asked)) as bar:
-            for error in pool.map(lambda one: partial(run, runs=a.runs)(*one), asked):
-                failed += [error] if error else []
-                bar.advance()
+        todo = [one for one, (missing, _) in found.items() if missing]
+        failed += carry_out(todo, a.runs, a.processes)
     for world in a.only:
         write(PAGE, f"agents-{world}", table(world))
     print("\n".join(failed), end="\n" * bool(failed))

@@ -69,7 +69,64 @@ def test_until_the_first_checkpoint_a_run_is_where_it_began(agents, tmp_path):
 
 def test_a_kept_file_of_another_recipe_is_not_taken_for_this_one(agents, tmp_path):
     keep(tmp_path, "spa", 0, 0.6, 50, [{"steps": 100}])
-    assert "is of another recipe; remove it" in agents.run("sokoban", "spa", 0, tmp_path / "runs")
+    missing, error = agents.wanted("sokoban", "spa", 0)
+    assert not missing
+    assert "is of another recipe; remove it" in error
+    assert agents.wanted("sokoban", "spa", 1) == (True, "")
+
+
+SMALL = {
+    "play.options": "{size = 3, slippery = false}",
+    "play.turns": "1",
+    "play.reply": "48",
+    "model.hidden": "48",
+    "model.layers": "1",
+    "model.heads": "4",
+    "base.episodes": "20",
+    "base.steps": "40",
+    "self_play.groups": "2",
+    "self_play.size": "2",
+    "tune.epochs": "1",
+    "rl.iterations": "1",
+    "rl.groups": "2",
+    "rl.size": "2",
+    "evaluation.seeds": "2",
+    "evaluation.samples": "1",
+    "evaluation.last_samples": "1",
+}
+"""A recipe on a frozen lake that takes seconds."""
+
+
+def test_rows_are_run_from_one_start_and_kept(agents, tmp_path, monkeypatch):
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(agents.settings.load(ROOT / "recipes" / "spa-frozenlake.toml", SMALL).toml())
+    monkeypatch.setattr(agents, "_recipe", lambda world: recipe)
+    todo = [("frozenlake", "state-estimation", 0), ("frozenlake", "states", 0)]
+    assert agents.carry_out(todo, tmp_path / "runs", processes=1) == []
+    first, second = (json.loads(agents._kept(*one).read_text()) for one in todo)
+    assert "start-seed0" not in first["recipe"]
+    assert agents.settings.load(recipe, {"method": "rl"}).toml() == first["recipe"]
+    assert [line["iteration"] for line in first["curve"]] == [1]
+    # What the start was taught is not taught again.
+    made = (tmp_path / "runs" / "frozenlake").glob("*/phases/*")
+    assert sorted(f"{path.parent.parent.name} {path.name}" for path in made) == [
+        "start-seed0 01-start",
+        "start-seed0 02-base-episodes",
+        "start-seed0 03-base",
+        "start-seed0 04-rl",
+        "state-estimation-seed0 01-rl",
+        "states-seed0 01-rl",
+    ]
+    assert second["results"]["steps"]["self-play"] == 0
+
+
+def test_a_start_that_fails_is_told_and_its_rows_are_not_run(agents, tmp_path, monkeypatch):
+    recipe = tmp_path / "small.toml"
+    recipe.write_text((ROOT / "recipes" / "spa-frozenlake.toml").read_text().replace("threads = 1", "threads = 0"))
+    monkeypatch.setattr(agents, "_recipe", lambda world: recipe)
+    [error] = agents.carry_out([("frozenlake", "spa", 0), ("frozenlake", "states", 0)], tmp_path / "runs", 1)
+    assert "start-seed0: exit code 2" in error
+    assert not (tmp_path / "frozenlake").exists()
 
 
 def test_without_a_run_the_page_says_so(agents):
