@@ -10,19 +10,19 @@ begin with one policy, the start of the world's recipe, which is trained once.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import planning
+import running
 from results import NOT_YET, write
 
-from swirl import durable, progress
+from swirl import durable
 from swirl.agents import settings
 from swirl.compare import provenance
 
@@ -38,7 +38,7 @@ class Row:
     Attributes:
         name: In the table.
         paper: Pass@1 / Pass@8 of Qwen2.5-1.5B in the paper, per cent, by world.
-        overrides: Of the world's recipe.
+        overrides: Of the world's recipe; `MODEL` and `DEMONSTRATIONS` stand for what is made for the row.
         only: The worlds that it is run in; empty: all.
     """
 
@@ -52,7 +52,14 @@ def _paper(sokoban: str, frozenlake: str = "", sudoku: str = "") -> dict[str, st
     return {"sokoban": sokoban, "frozenlake": frozenlake, "sudoku": sudoku}
 
 
+START = "<the policy that all rows begin with>"
+MODEL, DEMONSTRATIONS = "<the world's learned model>", "<the solver's episodes>"
 RL = {"method": "rl"}
+CLONE = {"method": "clone", "clone.data": DEMONSTRATIONS, "clone.learning_rate": "1e-3"}
+LEARNED = ("sokoban",)
+"""Worlds whose learned model is of the same world as the recipe's: it is planned in too, see planning.py."""
+DEMONSTRATED = 2_000
+"""Transitions of the solver's episodes."""
 ROWS = {
     # in the paper's order, then this project's own; `base` is the start of `spa`
     "vanilla": Row("vanilla RL", _paper("25.6/34.0", "22.1/30.7", "0/0"), {**RL, "play.options.coordinates": "false"}),
@@ -73,6 +80,9 @@ ROWS = {
     "states": Row("RL, states told in replies", {}, RL | {"rl.form": "states"}),
     "spa-states": Row("SPA, states told in replies", {}, {"rl.form": "states"}),
     "grpo": Row("SPA, GRPO", {}, {"rl.algorithm": "grpo"}, ("sokoban",)),
+    "imagined": Row("RL in the learned model", {}, {**RL, "rl.model": MODEL}, LEARNED),
+    "cloned": Row("cloning the solver, all actions given", {}, CLONE, LEARNED),
+    "cloned-inferred": Row("cloning the solver, no action given", {}, {**CLONE, "clone.inverse": MODEL}, LEARNED),
 }
 METRICS = {
     "pass_at_1": "Pass@1",
@@ -87,21 +97,47 @@ BASE = _paper("16.3/47.3", "17.2/49.2", "1.6/11.3")
 WORLDS = ("sokoban",)
 
 
-def start(world: str, seed: int, runs: Path) -> tuple[Path | None, str]:
-    """The policy that all rows of a world and seed begin with, trained once; or what went wrong."""
-    out = runs / world / f"start-seed{seed}"
+def prepare(world: str, seed: int, needed: Collection[str], runs: Path, made: dict[str, str]) -> str:
+    """Make what rows of a world and seed share; what went wrong, or "".
+
+    Args:
+        world: Which.
+        seed: Which.
+        needed: Of `MODEL` and `DEMONSTRATIONS`, those that are.
+        runs: Where runs are made.
+        made: Gets where each is, and where the policy is that all begin with (`START`).
+    """
+    out = runs / "agents" / world / f"start-seed{seed}"
     given = {"seed": str(seed), **RL, "rl.iterations": "0", "evaluation.samples": "1", "evaluation.last_samples": "1"}
     if error := _train(world, given, out):
-        return None, error
-    return out / json.loads((out / "results.json").read_text())["policy"], ""
+        return error
+    made[START] = str(out / json.loads((out / "results.json").read_text())["policy"])
+    if MODEL in needed:
+        model, error = planning.learned(world, seed, runs)
+        made[MODEL] = str(model)
+    if DEMONSTRATIONS in needed and not error:
+        recording = runs / "agents" / world / f"solver-seed{seed}.parquet"
+        words = ["collect", world, "--behaviour", "solver", "--transitions", str(DEMONSTRATED)]
+        error = "" if recording.is_file() else running.swirl(words, {"seed": str(seed)}, recording)
+        made[DEMONSTRATIONS] = str(recording)
+    return error
 
 
-def run(world: str, row: str, seed: int, runs: Path, begin: Path) -> str:
-    """One run and its kept file, from where it begins; what went wrong, or ""."""
+def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) -> str:
+    """One run and its kept file; what went wrong, or "".
+
+    Args:
+        world: Which.
+        row: Which.
+        seed: Which.
+        runs: Where runs are made.
+        made: What it stands on, see `prepare`.
+    """
     given = {"seed": str(seed), **ROWS[row].overrides}
     spec = settings.load(_recipe(world), given)
-    kept, out, commit = _kept(world, row, seed), runs / world / f"{row}-seed{seed}", provenance.commit()
-    if error := _train(world, {**given, "model.name": str(begin)}, out):
+    kept, out, commit = _kept(world, row, seed), runs / "agents" / world / f"{row}-seed{seed}", provenance.commit()
+    actual = {key: made.get(value, value) for key, value in given.items()}
+    if error := _train(world, {**actual, "model.name": made[START]}, out):
         return error
     curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     keep = ("iteration", "steps", "success", "entropy", "reply_tokens", "unique_replies", "validation_pass_at_1")
@@ -138,13 +174,7 @@ def _kept(world: str, row: str, seed: int) -> Path:
 
 
 def _train(world: str, given: Mapping[str, str], out: Path) -> str:
-    """`swirl agent train`, or what remains of it; what went wrong, or ""."""
-    command = [sys.executable, "-m", "swirl.cli", "agent", "train", str(_recipe(world)), "--out", str(out)]
-    command += [word for key, value in given.items() for word in (f"--{key}", value)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_suffix(".log").open("a") as log:
-        done = subprocess.run(command, stdout=log, stderr=log, check=False)
-    return f"{out.name}: exit code {done.returncode}, see {out.with_suffix('.log')}" if done.returncode else ""
+    return running.swirl(["agent", "train", str(_recipe(world))], given, out)
 
 
 def table(world: str) -> str:
@@ -152,9 +182,10 @@ def table(world: str) -> str:
     kept = {row: _read(world, row) for row in ROWS}
     if not any(kept.values()):
         return NOT_YET
-    budget = min(_steps(facts) for files in kept.values() for facts in files)
-    head = ["", "paper", *METRICS.values(), f"Pass@1 at {budget:,} actions", "CPU min", "seeds"]
-    lines = [head, ["---"] * len(head)]
+    taken = [steps for files in kept.values() for facts in files if (steps := _steps(facts))]
+    budget = min(taken, default=0)
+    head = ["", "paper", *METRICS.values(), f"Pass@1 at {budget:,} actions", "in the model", "CPU min", "seeds"]
+    lines = [head]
     if kept["spa"]:
         lines.append(["base", BASE[world], *_cells(kept["spa"], "base", budget)])
         lines.append(["after self-play and SFT", "", *_cells(kept["spa"], "tune", budget)])
@@ -162,11 +193,11 @@ def table(world: str) -> str:
     if kept["vanilla"]:
         lines.append(["base, without coordinates", "", *_cells(kept["vanilla"], "base", budget)])
     lines += [
-        [ROWS[row].name, ROWS[row].paper.get(world, ""), *_cells(files, "rl", budget)]
+        [ROWS[row].name, ROWS[row].paper.get(world, ""), *_cells(files, _last(row), budget)]
         for row, files in kept.items()
         if files
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return running.markdown(lines)
 
 
 def _read(world: str, row: str) -> list[dict[str, Any]]:
@@ -175,15 +206,22 @@ def _read(world: str, row: str) -> list[dict[str, Any]]:
 
 def _cells(files: Sequence[dict[str, Any]], policy: str, budget: int) -> list[str]:
     found = [_measured(facts, policy) for facts in files]
-    cells = [_mean([one[metric] for one in found if metric in one]) for metric in METRICS]
-    trained = files if policy == "rl" else []
+    cells = [running.spread([one[metric] for one in found if metric in one]) for metric in METRICS]
+    trained = files if policy in ("rl", "clone") else []
     minutes = f"{np.mean([facts['seconds_cpu'] for facts in trained]) / 60:.0f}" if trained else ""
-    return [*cells, _mean([_at(facts, budget) for facts in trained]), minutes, str(len(files))]
+    at_budget = [_at(facts, budget) for facts in trained if _steps(facts)]
+    imagined = [one["pass_at_1"] for facts in trained if (one := _measured(facts, policy, "imagined"))]
+    return [*cells, running.spread(at_budget), running.spread(imagined), minutes, str(len(files))]
 
 
-def _measured(facts: dict[str, Any], policy: str) -> dict[str, float]:
-    """Metrics of a policy in the world itself, in the form of reply that reinforcement learning has."""
-    wanted = (policy, tomllib.loads(facts["recipe"])["rl"]["form"], "real")
+def _last(row: str) -> str:
+    """The policy that a row's run ends with."""
+    return "clone" if ROWS[row].overrides.get("method") == "clone" else "rl"
+
+
+def _measured(facts: dict[str, Any], policy: str, arena: str = "real") -> dict[str, float]:
+    """Metrics of a policy in the world itself, or in its model, in the form of reply that RL has."""
+    wanted = (policy, tomllib.loads(facts["recipe"])["rl"]["form"], arena)
     rows = facts["results"]["rows"]
     return {row["metric"]: row["value"] for row in rows if (row["policy"], row["form"], row["arena"]) == wanted}
 
@@ -204,34 +242,28 @@ def _at(facts: dict[str, Any], budget: int) -> float:
     return last
 
 
-def _mean(values: Sequence[float]) -> str:
-    """Mean over seeds, per cent, and the range of the seeds."""
-    if not values:
-        return ""
-    return f"{100 * np.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
-
-
 def carry_out(todo: Sequence[tuple[str, str, int]], runs: Path, processes: int) -> list[str]:
-    """Runs, world, row and seed each, after the starts that they share; what went wrong."""
-    starts = list(dict.fromkeys((world, seed) for world, _, seed in todo))
-    failed: list[str] = []
-    with ThreadPoolExecutor(processes) as pool, progress.bar("agents", len(starts) + len(todo)) as bar:
-        begins: dict[tuple[str, int], Path] = {}
-        for one, (begin, error) in zip(starts, pool.map(lambda one: start(*one, runs), starts), strict=True):
-            begins |= {one: begin} if begin else {}
-            failed += [error] if error else []
-            bar.advance()
-        ready = [one for one in todo if (one[0], one[2]) in begins]
-        for error in pool.map(lambda one: run(*one, runs, begins[one[0], one[2]]), ready):
-            failed += [error] if error else []
-            bar.advance()
-    return failed
+    """Runs, world, row and seed each, after what they share; what went wrong."""
+    made: dict[tuple[str, int], dict[str, str]] = {(world, seed): {} for world, _, seed in todo}
+    needed = {
+        one: {value for world, row, seed in todo if (world, seed) == one for value in ROWS[row].overrides.values()}
+        for one in made
+    }
+    errors = {one: "" for one in made}
+
+    def begin(one: tuple[str, int]) -> str:
+        errors[one] = prepare(*one, needed[one], runs, made[one])
+        return errors[one]
+
+    failed = running.side_by_side(begin, list(made), processes, "what rows share")
+    ready = [(world, row, seed) for world, row, seed in todo if not errors[world, seed]]
+    return failed + running.side_by_side(lambda one: run(*one, runs, made[one[0], one[2]]), ready, processes, "agents")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "agents")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     parser.add_argument("--only", nargs="*", choices=WORLDS, default=WORLDS)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])

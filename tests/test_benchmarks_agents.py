@@ -54,7 +54,7 @@ def test_a_table_reads_every_row_at_its_end_and_at_as_many_actions(agents, tmp_p
     # Self-play took 150 of the 300 actions: the first iteration is all that fits.
     assert cells["SPA"][8] == "20.0 [20.0, 20.0]"
     assert cells["RL + state estimation"][8] == "60.0 [60.0, 60.0]"
-    assert cells["SPA"][9:] == ["2", "2"]
+    assert cells["SPA"][9:] == ["98.0 [98.0, 98.0]", "2", "2"]
     assert cells["base"][2] == "10.0 [10.0, 10.0]"
     assert cells["the world's solver"][2] == "90.0 [90.0, 90.0]"
 
@@ -101,23 +101,28 @@ def test_rows_are_run_from_one_start_and_kept(agents, tmp_path, monkeypatch):
     recipe = tmp_path / "small.toml"
     recipe.write_text(agents.settings.load(ROOT / "recipes" / "spa-frozenlake.toml", SMALL).toml())
     monkeypatch.setattr(agents, "_recipe", lambda world: recipe)
-    todo = [("frozenlake", "state-estimation", 0), ("frozenlake", "states", 0)]
+    monkeypatch.setattr(agents, "DEMONSTRATED", 30)
+    todo = [("frozenlake", "state-estimation", 0), ("frozenlake", "cloned", 0)]
     assert agents.carry_out(todo, tmp_path / "runs", processes=1) == []
     first, second = (json.loads(agents._kept(*one).read_text()) for one in todo)
     assert "start-seed0" not in first["recipe"]
     assert agents.settings.load(recipe, {"method": "rl"}).toml() == first["recipe"]
     assert [line["iteration"] for line in first["curve"]] == [1]
     # What the start was taught is not taught again.
-    made = (tmp_path / "runs" / "frozenlake").glob("*/phases/*")
+    made = (tmp_path / "runs" / "agents" / "frozenlake").glob("*/phases/*")
     assert sorted(f"{path.parent.parent.name} {path.name}" for path in made) == [
+        "cloned-seed0 01-demonstrations",
+        "cloned-seed0 02-clone",
         "start-seed0 01-start",
         "start-seed0 02-base-episodes",
         "start-seed0 03-base",
         "start-seed0 04-rl",
         "state-estimation-seed0 01-rl",
-        "states-seed0 01-rl",
     ]
-    assert second["results"]["steps"]["self-play"] == 0
+    assert second["results"]["steps"] == {"self-play": 0, "rl": 0}
+    # Of what was kept a table can be made, and no path of this machine is in it.
+    assert str(tmp_path) not in second["recipe"]
+    assert "cloning the solver, all actions given" in agents.table("frozenlake")
 
 
 def test_a_start_that_fails_is_told_and_its_rows_are_not_run(agents, tmp_path, monkeypatch):

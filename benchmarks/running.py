@@ -1,0 +1,53 @@
+"""What tables share that are made of whole runs: the runs, in processes of their own, and cells."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from swirl import progress
+
+One = TypeVar("One")
+
+
+def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
+    """A command that makes a run folder, or what remains of it; what went wrong, or "".
+
+    Args:
+        words: The command, without `swirl`.
+        given: Keys of the recipe and their values.
+        out: The run folder; the log is put beside it.
+    """
+    overrides = [word for key, value in given.items() for word in (f"--{key}", value)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_suffix(".log").open("a") as log:
+        command = [sys.executable, "-m", "swirl.cli", *words, "--out", str(out), *overrides]
+        done = subprocess.run(command, stdout=log, stderr=log, check=False)
+    return f"{out.name}: exit code {done.returncode}, see {out.with_suffix('.log')}" if done.returncode else ""
+
+
+def side_by_side(work: Callable[[One], str], todo: Sequence[One], processes: int, title: str) -> list[str]:
+    """Do some work for each, so many at once; what went wrong."""
+    failed = []
+    with ThreadPoolExecutor(processes) as pool, progress.bar(title, len(todo)) as bar:
+        for error in pool.map(work, todo):
+            failed += [error] if error else []
+            bar.advance()
+    return failed
+
+
+def spread(values: Sequence[float], scale: float = 100.0) -> str:
+    """Mean over seeds and the range of the seeds, per cent by default; "" of none."""
+    if not values:
+        return ""
+    return f"{scale * np.mean(values):.1f} [{scale * min(values):.1f}, {scale * max(values):.1f}]"
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table, its head first."""
+    head, *rest = lines
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rest))

@@ -1,0 +1,67 @@
+"""The table of planning: made by the command that users have, and from kept files alone."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from swirl import tiny
+from swirl.config import Model
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def planning(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("planning_table", ROOT / "benchmarks" / "planning.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "planning_table", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "KEPT", tmp_path / "kept")
+    return module
+
+
+def test_a_run_is_planned_in_at_every_horizon_and_kept(planning, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    tiny.build(["# # # _ P X O"], run, Model(vocabulary=300, hidden=32, layers=1, heads=2, max_length=512), seed=0)
+    (run / "results.json").write_text(json.dumps({"test": [{"metric": "exact_match", "value": 0.5}]}))
+    monkeypatch.setattr(planning, "learned", lambda world, seed, runs: (run, ""))
+    monkeypatch.setattr(planning, "HORIZONS", (1, 2))
+    monkeypatch.setattr(planning, "EPISODES", 2)
+    assert planning.run("frozenlake", 0, tmp_path) == ""
+    kept = json.loads((tmp_path / "kept" / "frozenlake-seed0.json").read_text())
+    assert {(row["planner"], row["horizon"]) for row in kept["rows"]} == {
+        (planner, horizon) for planner in planning.PLANNERS for horizon in (1, 2)
+    }
+    assert str(tmp_path) not in json.dumps(kept)
+    assert 'world = "frozenlake"' in kept["recipe"]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in planning.table().splitlines()]
+    assert [line[0] for line in lines[3:]] == list(planning.PLANNERS.values())
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_a_cell_is_the_mean_of_the_seeds_with_their_range(planning, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "HORIZONS", (4,))
+    (tmp_path / "kept").mkdir()
+    for seed, success in ((0, 0.25), (1, 0.75)):
+        rows = [
+            {"planner": planner, "horizon": 4, "metric": metric, "value": value}
+            for planner, scale in (("random", 0.0), (planning.RUN, 1.0), ("real-world", 2.0))
+            for metric, value in (("plan_success", scale * success), ("plan_calls", 8 * scale))
+        ]
+        (tmp_path / "kept" / f"sokoban-seed{seed}.json").write_text(json.dumps({"rows": rows}))
+    assert "| planning in the learned model | 50.0 [25.0, 75.0] | 8.0 [8.0, 8.0] |" in planning.table()
+    assert "2 seeds" in planning.table()
+
+
+def test_what_fails_is_told_and_not_kept(planning, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "learned", lambda world, seed, runs: (tmp_path / "missing-seed0", ""))
+    assert planning.run("sokoban", 0, tmp_path).startswith("missing-seed0: ")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_without_a_run_the_page_says_so(planning):
+    assert planning.table() == "Not run yet.\n"
