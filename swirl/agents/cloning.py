@@ -18,7 +18,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from swirl import api, data
+from swirl import api, data, progress
 from swirl.agents import selfplay
 from swirl.agents.arena import Scene
 from swirl.agents.episodes import Terms, play
@@ -119,5 +119,6 @@ def rows(tokenizer: Any, demonstrated: Sequence[Steps], terms: Terms) -> list[se
     """Demonstrations as conversations to learn from."""
     tape = Tape()
     scenes = tape.scenes(demonstrated)
-    episodes = play(Scripted(scenes, tokenizer, partial(_say, terms)), tokenizer, tape, scenes, terms, "demonstrations")
+    with progress.bar("demonstrations", len(scenes)) as bar:
+        episodes = play(Scripted(scenes, tokenizer, partial(_say, terms)), tokenizer, tape, scenes, terms, bar)
     return [selfplay.row(tokenizer, episode, [turn.read for turn in episode.turns]) for episode in episodes]

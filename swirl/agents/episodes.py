@@ -150,7 +150,7 @@ class Steps(Protocol):
 
 
 def play(
-    player: Plays, tokenizer: Any, arena: Steps, scenes: Sequence[Scene], terms: Terms, title: str = "play"
+    player: Plays, tokenizer: Any, arena: Steps, scenes: Sequence[Scene], terms: Terms, bar: progress.Bar | None = None
 ) -> list[Episode]:
     """Play episodes to their ends, all at once.
 
@@ -160,7 +160,7 @@ def play(
         arena: Where it plays.
         scenes: Of the arena, at their beginning; they are played in place.
         terms: How episodes go.
-        title: Shown in the progress bar.
+        bar: Told how many episodes have ended.
 
     Raises:
         InputError: A first prompt is too long.
@@ -174,22 +174,22 @@ def play(
             f"a reply of {terms.reply}; raise it"
         )
     active = list(range(len(scenes)))
-    with progress.bar(title, len(scenes)) as bar:
-        while active:
-            replies = player.reply([asked[i] for i in active])
-            for i, sampled in zip(active, replies, strict=True):
-                episodes[i].turns.append(_read(scenes[i], asked[i], sampled, tokenizer))
-            _act(arena, [(scenes[i], episodes[i]) for i in active], terms)
-            going = []
-            for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
-                if not _over(episodes[i], terms):
-                    asked[i] = _following(player, tokenizer, episodes[i], terms, sampled)
-                    lengths[i] += len(sampled.ids) + len(asked[i])
-                    episodes[i].outgrown = lengths[i] + terms.reply > terms.max_length
-                    going += [] if episodes[i].outgrown else [row]
+    while active:
+        replies = player.reply([asked[i] for i in active])
+        for i, sampled in zip(active, replies, strict=True):
+            episodes[i].turns.append(_read(scenes[i], asked[i], sampled, tokenizer))
+        _act(arena, [(scenes[i], episodes[i]) for i in active], terms)
+        going = []
+        for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
+            if not _over(episodes[i], terms):
+                asked[i] = _following(player, tokenizer, episodes[i], terms, sampled)
+                lengths[i] += len(sampled.ids) + len(asked[i])
+                episodes[i].outgrown = lengths[i] + terms.reply > terms.max_length
+                going += [] if episodes[i].outgrown else [row]
+        if bar:
             bar.advance(len(active) - len(going))
-            player.keep(going)
-            active = [active[row] for row in going]
+        player.keep(going)
+        active = [active[row] for row in going]
     return episodes
 
 

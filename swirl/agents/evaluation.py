@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from swirl import progress
 from swirl.agents import measures
 from swirl.agents.arena import Arena, Scene
 from swirl.agents.episodes import Episode, Plays, Terms, play
@@ -19,11 +20,12 @@ Cast = Callable[[Sequence[Scene], int], Plays]
 def play_all(
     cast: Cast, tokenizer: Any, arena: Arena, scenes: Sequence[Scene], terms: Terms, seed: int, title: str
 ) -> list[Episode]:
-    """Episodes of any number of scenes, `BATCH` at once; see `play`."""
+    """Episodes of any number of scenes, `BATCH` at once, with a progress bar; see `play`."""
     episodes = []
-    for start in range(0, len(scenes), BATCH):
-        some = scenes[start : start + BATCH]
-        episodes += play(cast(some, seed_of(seed, start)), tokenizer, arena, some, terms, title)
+    with progress.bar(title, len(scenes)) as bar:
+        for start in range(0, len(scenes), BATCH):
+            some = scenes[start : start + BATCH]
+            episodes += play(cast(some, seed_of(seed, start)), tokenizer, arena, some, terms, bar)
     return episodes
 
 
