@@ -180,8 +180,9 @@ class Stages:
             selfplay.row(tokenizer, episode, new, self.recipe.tune.masked)
             for episode, new in zip(episodes, replies, strict=True)
         ]
-        facts = {"episodes": len(episodes), "steps": sum(episode.steps for episode in episodes)}
-        facts |= {row["metric"]: row["value"] for row in measures.measure(episodes, [1], terms.part)}
+        facts = {row["metric"]: row["value"] for row in measures.measure(episodes, [1], terms.part)}
+        # All of them, where the metric is the mean of an episode.
+        facts |= {"episodes": len(episodes), "steps": sum(episode.steps for episode in episodes)}
         self._write(rows, out, facts)
 
     def _demonstrations(self, policy: Path, out: Path) -> None:
