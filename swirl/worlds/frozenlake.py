@@ -1,4 +1,4 @@
-"""FrozenLake of Gymnasium, in words: cross the ice from the top left to the goal, round the holes.
+"""FrozenLake of Gymnasium, in words: cross the ice from the start to the goal, round the holes.
 
     P _ _ _         P player, _ ice, O hole, G goal, X player in a hole, √ player at the goal
     _ O _ O
@@ -6,9 +6,10 @@
     O _ _ G
     Player (P) is at (0,0); holes (O) are at (1,1), (1,3), (2,3) and (3,0); goal (G) is at (3,3).
 
-Maps are drawn from the seed by Gymnasium's own generator and always have a way to the goal; on small grids many seeds
-draw the same map, so parts are split by map. On slippery ice a step goes where it should one time in three and to
-either side otherwise; the next state is then no function of state and action.
+Maps are drawn from the seed by Gymnasium's own generator and always have a way to the goal, also where both ends are
+scattered over the ice; on small grids many seeds draw the same map, so parts are split by map. On slippery ice a step
+goes where it should one time in three and to either side otherwise; the next state is then no function of state and
+action.
 
     swirl collect frozenlake
 """
@@ -37,6 +38,7 @@ class FrozenLake(Puzzle):
         size: Cells of a side, 2 or more.
         slippery: Whether steps may go to either side.
         frozen: Share of the cells that are ice, before maps without a way are thrown away.
+        scattered: Whether start and goal may be anywhere, in place of two corners.
         coordinates: Whether a state ends with the sentence of coordinates.
         max_steps: Steps after which an episode is truncated.
 
@@ -56,6 +58,7 @@ class FrozenLake(Puzzle):
         size: int = 4,
         slippery: bool = False,
         frozen: float = 0.8,
+        scattered: bool = False,
         coordinates: bool = True,
         max_steps: int = 30,
     ):
@@ -66,7 +69,8 @@ class FrozenLake(Puzzle):
         if size < 2 or not 0 < frozen <= 1:
             raise InputError(f"size is {size} and frozen {frozen}: expected 2 or more, and a share above 0")
         super().__init__(coordinates, max_steps)
-        self.size, self.slippery, self.frozen, self.complete = size, slippery, frozen, not slippery
+        self.size, self.frozen, self.scattered = size, frozen, scattered
+        self.slippery, self.complete = slippery, not slippery
 
     @property
     def _simulator(self) -> Any:
@@ -78,6 +82,8 @@ class FrozenLake(Puzzle):
     def begin(self, rng: np.random.Generator) -> str:
         """Draws a map with a way to the goal."""
         self._map = self._simulator.generate_random_map(self.size, self.frozen, int(rng.integers(2**31)))
+        if self.scattered:
+            self._map = self._scatter(rng)
         self._env = self._simulator.FrozenLakeEnv(desc=self._map, is_slippery=self.slippery)
         self._env.reset(seed=int(rng.integers(2**31)))
         return "\n".join(self._map)
@@ -113,6 +119,16 @@ class FrozenLake(Puzzle):
     def solve(self) -> list[str] | None:
         """A shortest way to the goal, if every step goes where it should."""
         return search(self._player(), self._moves, lambda cell: self._map[cell[0]][cell[1]] == "G")
+
+    def _scatter(self, rng: np.random.Generator) -> list[str]:
+        """The map with its start and goal on two other cells, or the same, that have a way from one to the other."""
+        ice = [cell for kind in "SFG" for cell in self._cells(kind)]
+        while True:
+            start, goal = (ice[i] for i in rng.permutation(len(ice))[:2])
+            if search(start, self._moves, lambda cell, goal=goal: cell == goal):
+                ends = {start: "S", goal: "G"}
+                rows = [["H" if cell == "H" else "F" for cell in row] for row in self._map]
+                return ["".join(ends.get((r, c), cell) for c, cell in enumerate(row)) for r, row in enumerate(rows)]
 
     def _moves(self, cell: Cell) -> list[tuple[str, Cell]]:
         after = [(action, (cell[0] + MOVES[action][0], cell[1] + MOVES[action][1])) for action in ACTIONS]

@@ -13,6 +13,7 @@ from swirl.worlds.base import Rules, check_world
 WORLDS = [
     ("frozenlake", {}),
     ("frozenlake", {"size": 6, "slippery": True}),
+    ("frozenlake", {"scattered": True}),
     ("frozenlake", {"size": 3, "slippery": True, "coordinates": False}),
     ("sokoban", {"size": 5}),
     ("sokoban", {"size": 7, "boxes": 2, "coordinates": False}),

@@ -24,6 +24,7 @@ DIRECTIONS = {"Left": (0, -1), "Down": (1, 0), "Right": (0, 1), "Up": (-1, 0)}
         ("frozenlake", {}),
         ("frozenlake", {"size": 6, "slippery": True}),
         ("frozenlake", {"coordinates": False}),
+        ("frozenlake", {"scattered": True}),
         ("sokoban", {}),
         ("sokoban", {"size": 7, "boxes": 2, "coordinates": False}),
         ("sudoku", {}),
@@ -56,6 +57,26 @@ def test_rooms_that_can_be_solved_are_kept_beside_some_that_are_too_large(monkey
 
 def grid(state):
     return [line.split() for line in state.split("\n") if line[0] in "#_POGXS√"]
+
+
+def test_both_ends_of_a_lake_may_be_anywhere_and_there_is_a_way():
+    lake = FrozenLake(frozen=0.6, scattered=True)
+    starts, goals = set(), set()
+    for seed in range(60):
+        state, _ = lake.reset(seed)
+        rows = [line.split() for line in state.split("\n")[:4]]
+        [start], [goal] = ([(r, c) for r in range(4) for c in range(4) if rows[r][c] == end] for end in "PG")
+        starts, goals = starts | {start}, goals | {goal}
+        # By hand, through the grid alone.
+        (r, c), way = start, lake.solve()
+        assert way
+        for action in way:
+            r, c = r + DIRECTIONS[action][0], c + DIRECTIONS[action][1]
+            assert 0 <= r < 4 and 0 <= c < 4 and rows[r][c] in "_G"
+        assert (r, c) == goal
+        *_, (_, reward, terminated, *_) = (lake.step(action) for action in way)
+        assert (reward, terminated) == (1.0, True)
+    assert len(starts) >= 12 and len(goals) >= 12  # of 16 cells
 
 
 def test_a_lake_in_words():
