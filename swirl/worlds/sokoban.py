@@ -9,9 +9,10 @@
     Player (P) is at (3,3); box (X) is at (2,3); target (O) is at (1,3).
 
 A room is its walls and targets; player and boxes move. A generated room is kept if a breadth-first search finds that it
-can be solved, in `pushes` pushes or more. The search sees 100,000 positions at most, and a room that takes more is not
-kept: 3 boxes are feasible up to size 8, 2 boxes up to size 12. Rewards are those of gym-sokoban: -0.1 a step, 1 for a
-box that comes onto a target and -1 for one that leaves it, 10 for the last.
+can be solved, in `pushes` pushes or more and, where that is bounded, in `moves` moves or fewer. The search sees 100,000
+positions at most, and a room that takes more is not kept: 3 boxes are feasible up to size 8, 2 boxes up to size 12.
+Rewards are those of gym-sokoban: -0.1 a step, 1 for a box that comes onto a target and -1 for one that leaves it, 10
+for the last.
 
     swirl collect sokoban
 """
@@ -47,6 +48,7 @@ class Sokoban(Puzzle):
         size: Cells of a side, border included, 5 or more.
         boxes: How many, and how many targets.
         pushes: The least pushes that a solution needs.
+        moves: The most moves that a shortest solution has; 0: however many.
         coordinates: Whether a state ends with the sentence of coordinates.
         max_steps: Steps after which an episode is truncated.
 
@@ -61,11 +63,21 @@ class Sokoban(Puzzle):
         "a box by moving into it. You cannot pull one, nor push it into a wall or another box."
     )
 
-    def __init__(self, size: int = 6, boxes: int = 1, pushes: int = 1, coordinates: bool = True, max_steps: int = 30):
-        if size < 5 or boxes < 1 or pushes < 1:
-            raise InputError(f"size is {size}, boxes {boxes}, pushes {pushes}: expected at least 5, 1 and 1")
+    def __init__(
+        self,
+        size: int = 6,
+        boxes: int = 1,
+        pushes: int = 1,
+        moves: int = 0,
+        coordinates: bool = True,
+        max_steps: int = 30,
+    ):
+        if size < 5 or boxes < 1 or pushes < 1 or moves < 0:
+            raise InputError(
+                f"size is {size}, boxes {boxes}, pushes {pushes}, moves {moves}: expected at least 5, 1, 1 and 0"
+            )
         super().__init__(coordinates, max_steps)
-        self.size, self.boxes, self.pushes = size, boxes, pushes
+        self.size, self.boxes, self.pushes, self.moves = size, boxes, pushes, moves
 
     def begin(self, rng: np.random.Generator) -> str:
         """Draws rooms until one can be solved."""
@@ -89,11 +101,12 @@ class Sokoban(Puzzle):
                         f"give smaller values, e.g. size {min(self.size, 8)} and boxes {min(self.boxes, 2)}"
                     ) from None
                 continue
-            if solution is not None and self._count_pushes(solution) >= self.pushes:
+            if solution is not None and self._is_wanted(solution):
                 return f"{self.size} {sorted(self._floor)} {sorted(self._targets)}"
+        bound, mend = (f" and at most {self.moves} moves", ", more moves") if self.moves else ("", "")
         raise InputError(
-            f"no room of size {self.size} with {self.boxes} boxes needs {self.pushes} pushes; give a larger size or "
-            "fewer boxes"
+            f"no room of size {self.size} with {self.boxes} boxes needs {self.pushes} pushes{bound}; give a larger "
+            f"size{mend} or fewer boxes"
         )
 
     def apply(self, action: str) -> tuple[float, bool]:
@@ -143,6 +156,9 @@ class Sokoban(Puzzle):
         if beyond not in self._floor or beyond in boxes:
             return player, boxes
         return ahead, boxes - {ahead} | {beyond}
+
+    def _is_wanted(self, solution: list[str]) -> bool:
+        return self._count_pushes(solution) >= self.pushes and len(solution) <= (self.moves or len(solution))
 
     def _count_pushes(self, solution: list[str]) -> int:
         player, boxes, pushes = self._player, self._boxes, 0

@@ -79,6 +79,18 @@ def test_both_ends_of_a_lake_may_be_anywhere_and_there_is_a_way():
     assert len(starts) >= 12 and len(goals) >= 12  # of 16 cells
 
 
+def test_rooms_are_as_easy_as_is_asked():
+    """Of the same draws those are left that the bound allows; one bound lower loses some."""
+    lengths = []
+    for moves in (3, 4):
+        rooms = Sokoban(moves=moves)
+        for seed in range(30):
+            rooms.reset(seed)
+            lengths.append((moves, len(rooms.solve())))
+    assert {length for moves, length in lengths if moves == 3} == {1, 2, 3}
+    assert {length for moves, length in lengths if moves == 4} == {1, 2, 3, 4}
+
+
 def test_a_lake_in_words():
     lake = FrozenLake()
     lake.reset(0)
@@ -228,8 +240,10 @@ def test_every_room_can_be_solved_and_the_solver_needs_no_move_too_many(seed, sh
 
 
 def test_a_room_that_cannot_be_found_is_said():
-    with pytest.raises(InputError, match="no room of size 5 with 1 boxes needs 50 pushes"):
+    with pytest.raises(InputError, match="no room of size 5 with 1 boxes needs 50 pushes; give a larger size or fewer"):
         Sokoban(size=5, pushes=50).reset(0)
+    with pytest.raises(InputError, match="needs 3 pushes and at most 2 moves; give a larger size, more moves or fewer"):
+        Sokoban(size=5, pushes=3, moves=2).reset(0)
 
 
 def full_boards(board, block):
