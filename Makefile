@@ -25,8 +25,8 @@ $(VENV)/.worlds: requirements-worlds.txt $(VENV)/.installed
 demo: install  ## the default recipe on MiniGrid, one seed; fails unless both roles end above their warm-up
 	$(BIN)/swirl train recipes/minigrid.toml --out $(RUNS)/demo --require-gain
 
-test: install  ## every test, in two processes; those of one file share what they build
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: install  ## every test, in two processes; those of one file share what they build, and the slowest files begin
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install  ## format, lint, types
 	$(BIN)/ruff format --check .

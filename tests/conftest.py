@@ -29,6 +29,25 @@ CHATML = (
 )
 
 
+SLOWEST = (
+    "test_compare.py",
+    "test_java_worlds.py",
+    "test_docs.py",
+    "test_resume.py",
+    "test_data_recording.py",
+    "test_distributed.py",
+    "test_theorem.py",
+    "test_cli.py",
+)
+"""Files that take longest, in that order: `pytest --durations=0`."""
+
+
+def pytest_collection_modifyitems(items):
+    """Several processes end at about the same time where what takes longest begins first."""
+    place = {name: i for i, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
+
+
 def randomise(folder, std):
     """Give a saved model wide random weights: every token of the past matters, and tasks are learnt in a hurry."""
     import torch

@@ -88,7 +88,7 @@ def test_methods_are_compared_from_one_warm_up_and_what_is_finished_is_not_run_a
 @pytest.mark.slow
 def test_learning_rates_are_tried_on_a_seed_of_their_own_and_a_run_that_fails_stops_no_other(words, tmp_path):
     # It acts in a world, and the data are a file.
-    more = ["--methods", "bootstrap,early-experience", "--seeds", "0", "--tuning-seed", "5"]
+    more = ["--methods", "early-experience", "--seeds", "0", "--tuning-seed", "5"]
     done = subprocess.run(compare(*words, *more, "--learning-rates", "1e-9,5e-3"), capture_output=True, text=True)
     assert done.returncode == 1
     assert re.search(
@@ -96,12 +96,11 @@ def test_learning_rates_are_tried_on_a_seed_of_their_own_and_a_run_that_fails_st
     )
     assert "early-experience is left out, for not all of its learning rates were tried" in done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["learning_rates"]) == {"bootstrap", "verified"}
-    for method, section in (("bootstrap", "inferred"), ("verified", "verified")):
-        cell = json.loads((tmp_path / "out" / "cells" / f"{method}-seed0.json").read_text())
-        assert cell["recipe"][section]["learning_rate"] == results["learning_rates"][method]
-    tuned = json.loads((tmp_path / "out" / "cells" / "tune-bootstrap-0.005.json").read_text())["recipe"]
-    assert (tuned["seed"], tuned["data"]["seed"], tuned["inferred"]["learning_rate"]) == (5, 0, 0.005)
+    assert set(results["learning_rates"]) == {"verified"}
+    cell = json.loads((tmp_path / "out" / "cells" / "verified-seed0.json").read_text())
+    assert cell["recipe"]["verified"]["learning_rate"] == results["learning_rates"]["verified"]
+    tuned = json.loads((tmp_path / "out" / "cells" / "tune-verified-0.005.json").read_text())["recipe"]
+    assert (tuned["seed"], tuned["data"]["seed"], tuned["verified"]["learning_rate"]) == (5, 0, 0.005)
 
 
 @pytest.mark.slow
