@@ -3,7 +3,7 @@
     repeat for each iteration
         play groups of episodes with the policy; keep the groups whose scores differ most
         advantages by GAE on the agent's tokens, the whole score on the last of them
-        one pass over minibatches: clipped surrogate - entropy; clipped value error
+        passes over minibatches: clipped surrogate - entropy; clipped value error
 
 No library of those that the project stands on trains episodes of many turns by PPO. Everything random in an iteration
 is drawn from its number and the phase's seed, so a checkpoint is the weights, the optimisers and a number.
@@ -150,23 +150,29 @@ def _iterate(training: Training, arena: Arena, terms: Terms, settings: RL, seed:
     kept = ppo.most_spread(scores, settings.keep)
     telling = any(np.std(scores[i]) for i in kept)
     chosen = [(episode, score) for i in kept for episode, score in zip(groups[i], scores[i], strict=True)]
-    order = np.random.default_rng(number).permutation(len(chosen))
-    facts = _learn(training, [chosen[i] for i in order], settings, telling)
+    facts = _learn(training, chosen, settings, telling, np.random.default_rng(number))
     return measures.monitored(episodes) | {"groups_kept": len(kept) if telling else 0, **facts}
 
 
-def _learn(training: Training, chosen: Sequence[tuple[Episode, float]], settings: RL, telling: bool) -> Facts:
-    """One pass over minibatches of the chosen episodes, each with what it is worth.
+def _learn(
+    training: Training,
+    chosen: Sequence[tuple[Episode, float]],
+    settings: RL,
+    telling: bool,
+    rng: np.random.Generator,
+) -> Facts:
+    """Passes over minibatches of the chosen episodes, each with what it is worth, in an order drawn for each pass.
 
     Where no group's episodes differ in that (`telling` is false), advantages are the critic's errors and no more: it
     alone learns.
     """
     batch = _batch(chosen, training.tokenizer.pad_token_id, training.policy.device)
     everything = torch.arange(len(chosen), device=batch.ids.device)
-    parts, minibatches = everything.split(settings.micro), everything.split(settings.minibatch)
+    parts, orders = everything.split(settings.micro), (rng.permutation(len(chosen)) for _ in range(settings.epochs))
+    minibatches = [rows for order in orders for rows in everything[order].split(settings.minibatch)]
     with torch.no_grad():
         values = torch.cat([_values(training.critic, batch.rows(part)) for part in parts])
-        old = None  # of a single minibatch the policy that wrote it is the one that learns from it
+        old = None  # of a single step the policy that wrote it is the one that learns from it
         if len(minibatches) > 1 and telling:
             old = torch.cat([_log_probs(training.policy, batch.rows(part))[0] for part in parts])
     advantage, returns = ppo.advantages(batch.rewards, values, batch.mask, settings.gamma, settings.lam)

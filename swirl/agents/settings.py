@@ -120,6 +120,8 @@ class RL:
     """Episodes of each."""
     keep: float = 0.25
     """`ppo`: share of the groups, those whose scores differ most, that is trained on."""
+    epochs: int = 1
+    """`ppo`: passes over what an iteration keeps."""
     minibatch: int = 64
     """`ppo`: episodes of an optimiser step; that of `grpo` has all episodes of the iteration."""
     micro: int = 8
@@ -181,7 +183,7 @@ _RANGES: recipes.Ranges = {
     "at least 1": (
         lambda value: value >= 1,
         "threads play.turns play.per_turn play.actions play.reply base.episodes base.batch self_play.groups "
-        "self_play.size tune.epochs tune.batch clone.epochs clone.batch rl.groups rl.minibatch rl.micro "
+        "self_play.size tune.epochs tune.batch clone.epochs clone.batch rl.groups rl.epochs rl.minibatch rl.micro "
         "rl.save_every evaluation.seeds evaluation.samples evaluation.last_samples model.max_length",
     ),
     "at least 2: a group needs a spread": (lambda value: value >= 2, "rl.size"),

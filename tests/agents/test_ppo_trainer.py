@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,7 +72,7 @@ def test_at_first_nothing_is_expected(start):
 
 def weights(start, settings, chosen=CHOSEN, telling=True):
     training = Training(start, settings, SPEC, CPU)
-    facts = ppo_trainer._learn(training, chosen, settings, telling=telling)
+    facts = ppo_trainer._learn(training, chosen, settings, telling, np.random.default_rng(0))
     return training, facts
 
 
@@ -119,6 +120,23 @@ def test_of_several_minibatches_the_later_ones_see_how_far_the_policy_has_moved(
     assert facts["kl"] > 0
 
 
+def test_every_pass_goes_over_all_episodes_and_sees_how_far_the_policy_has_moved(start, monkeypatch):
+    seen, real = [], ppo.policy_loss
+
+    def spied(log_probs, old, advantage, mask, low, high):
+        seen.append(mask.sum(1).tolist())
+        return real(log_probs, old, advantage, mask, low, high)
+
+    monkeypatch.setattr(ppo, "policy_loss", spied)
+    training, facts = weights(start, dataclasses.replace(SETTINGS, epochs=3, minibatch=2, micro=2, learning_rate=1e-2))
+    own = sorted(ppo_trainer._batch(CHOSEN, 0, CPU).mask.sum(1).tolist())
+    assert [len(rows) for rows in seen] == [2, 1] * 3
+    assert [sorted(seen[i] + seen[i + 1]) for i in (0, 2, 4)] == [own] * 3
+    steps = [state["step"].item() for optimiser in training.optimisers for state in optimiser.state.values()]
+    assert set(steps) == {6}
+    assert facts["kl"] > 0
+
+
 def test_what_was_good_becomes_likelier_and_what_was_bad_less_likely(start):
     batch = ppo_trainer._batch(CHOSEN, 0, CPU)
     training, _ = weights(start, SETTINGS)
@@ -132,11 +150,11 @@ def test_a_checkpoint_goes_on_as_if_it_had_never_been_left(start, tmp_path):
     training, _ = weights(start, SETTINGS)
     training.log.append({"iteration": 1})
     training.save(tmp_path / "checkpoint-1")
-    ppo_trainer._learn(training, CHOSEN, SETTINGS, telling=True)
+    ppo_trainer._learn(training, CHOSEN, SETTINGS, True, np.random.default_rng(0))
     resumed = Training(start, SETTINGS, SPEC, CPU)
     resumed.restore(tmp_path / "checkpoint-1", SPEC)
     assert resumed.done == 1
-    ppo_trainer._learn(resumed, CHOSEN, SETTINGS, telling=True)
+    ppo_trainer._learn(resumed, CHOSEN, SETTINGS, True, np.random.default_rng(0))
     for module in ("policy", "critic"):
         for first, second in zip(
             getattr(training, module).parameters(), getattr(resumed, module).parameters(), strict=True
