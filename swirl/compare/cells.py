@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -41,7 +41,7 @@ class Place:
 
 
 def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
-    """Run what has no file yet.
+    """Run what has no file yet, in order: what the first cells begin from, those cells, and so on.
 
     Args:
         cells: The cells.
@@ -57,56 +57,84 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
     missing = [cell for cell in cells if kept.find(place.files, cell) is None]
     if not missing:
         return []
-    base_of = {cell: _base(cell) for cell in missing}
-    bases = {base.name: base for base in base_of.values()}
     running = _Processes()
-    with progress.bar("compare", len(bases) + len(missing)) as bar, ThreadPoolExecutor(processes) as pool:
+    tasks = _tasks(missing, place, running)
+    with progress.bar("compare", len(tasks)) as bar, ThreadPoolExecutor(processes) as pool:
         try:
-            failed: dict[str, str] = {}
-            for together in _in_turn(list(bases.values()), place.cache):
-                failed |= _all(pool, {base: partial(running.train, base, None, place) for base in together}, bar)
-            _tell_of_no_change([place.runs / base.name for base in bases.values() if base.name not in failed])
-            ready = {cell: base for cell, base in base_of.items() if base.name not in failed}
-            failed |= _all(pool, {cell: partial(_make, running, cell, ready[cell], place) for cell in ready}, bar)
+            return _do(tasks, pool, processes, bar)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             running.stop()
             raise
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Something to do.
+
+    Attributes:
+        work: Does it.
+        after: The name of another that has to be over before; empty: none.
+        needs: Whether that one has to be done well.
+    """
+
+    work: Callable[[], object]
+    after: str = ""
+    needs: bool = False
+
+
+def _tasks(cells: Sequence[Cell], place: Place, running: "_Processes") -> dict[str, _Task]:
+    """The cells and what they begin from, by name, in the order in which they are wanted."""
+    from swirl.methods.session import recording_path
+
+    tasks: dict[str, _Task] = {}
+    collecting: dict[Path, str] = {}
+    for cell in cells:
+        base = _base(cell)
+        if base.name not in tasks:
+            path = recording_path(base.recipe, place.cache)
+            # A recording is collected by the first that wants it; the others find it there.
+            first = base.name if path.is_file() else collecting.setdefault(path, base.name)
+            tasks[base.name] = _Task(partial(_begin, running, base, place), "" if first == base.name else first)
+        tasks[cell.name] = _Task(partial(_make, running, cell, base, place), base.name, needs=True)
+    return tasks
+
+
+def _do(tasks: dict[str, _Task], pool: ThreadPoolExecutor, processes: int, bar: progress.Bar) -> list[str]:
+    """Do all of it, always the first that can be done, whatever fails; what failed."""
+    waiting, asked, over, failed = dict(tasks), dict[Future, str](), set[str](), dict[str, str]()
+    while waiting or asked:
+        for name, task in list(waiting.items()):
+            if task.needs and task.after in failed:
+                del waiting[name]  # for the same reason, which is told once
+                bar.advance(last=name)
+            elif len(asked) < processes and (not task.after or task.after in over):
+                asked[pool.submit(task.work)] = name
+                del waiting[name]
+        for done in wait(asked, return_when=FIRST_COMPLETED).done if asked else ():
+            name = asked.pop(done)
+            over.add(name)
+            try:
+                done.result()
+            except Failed as error:
+                failed[name] = str(error)
+            bar.advance(last=name)
     return list(failed.values())
 
 
-def _tell_of_no_change(folders: Sequence[Path]) -> None:
+def _begin(running: "_Processes", base: Cell, place: Place) -> None:
+    _tell_of_no_change(running.train(base, None, place))
+
+
+def _tell_of_no_change(folder: Path) -> None:
     """Say so, before methods are trained, where nothing changes in a test part: no role can be judged on it."""
-    for folder in folders:
-        pairs = pq.read_table(folder / "data" / "test.parquet", columns=["state", "next_state"]).to_pylist()
-        if not any(metrics.changed(**pair) for pair in pairs):
-            logger.warning(
-                "%s: no transition of the test part changes the state: the inverse model has no score there, and the "
-                "forward model only its false changes; give a recording with more layouts, or more of it to test",
-                folder,
-            )
-
-
-def _in_turn(bases: Sequence[Cell], cache: Path) -> tuple[list[Cell], list[Cell]]:
-    """Those that collect a recording, one for each, then those that find it there."""
-    from swirl.methods.session import recording_path
-
-    first = {path: base for base in bases if not (path := recording_path(base.recipe, cache)).is_file()}
-    return list(first.values()), [base for base in bases if base not in first.values()]
-
-
-def _all(pool: ThreadPoolExecutor, work: dict[Cell, Callable[[], object]], bar: progress.Bar) -> dict[str, str]:
-    """Do all of it, whatever fails; what failed, by name."""
-    asked: dict[Future, Cell] = {pool.submit(do): cell for cell, do in work.items()}
-    failed = {}
-    for done in as_completed(asked):
-        name = asked[done].name
-        try:
-            done.result()
-        except Failed as error:
-            failed[name] = str(error)
-        bar.advance(last=name)
-    return failed
+    pairs = pq.read_table(folder / "data" / "test.parquet", columns=["state", "next_state"]).to_pylist()
+    if not any(metrics.changed(**pair) for pair in pairs):
+        logger.warning(
+            "%s: no transition of the test part changes the state: the inverse model has no score there, and the "
+            "forward model only its false changes; give a recording with more layouts, or more of it to test",
+            folder,
+        )
 
 
 def _base(cell: Cell) -> Cell:

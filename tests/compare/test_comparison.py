@@ -111,9 +111,56 @@ def test_a_test_part_in_which_nothing_changes_is_told_of_before_methods_are_trai
         (tmp_path / name / "data").mkdir(parents=True)
         columns = {"state": ["lamp off"] * 2, "next_state": ["lamp off", after], "action": ["press"] * 2}
         pq.write_table(pa.table(columns), tmp_path / name / "data" / "test.parquet")
-    cells._tell_of_no_change([tmp_path / "one", tmp_path / "other"])
+    for name in ("one", "other"):
+        cells._tell_of_no_change(tmp_path / name)
     [told] = caplog.messages
     assert told.startswith(f"{tmp_path / 'other'}: no transition of the test part changes the state")
+
+
+def carried_out(monkeypatch, tmp_path, broken=(), processes=1):
+    """Names in the order in which they were begun, and what failed; training takes no time."""
+    begun = []
+
+    def train(self, cell, base, place):
+        begun.append(cell.name.rpartition("-")[0] if cell.name.count("-") == 2 else cell.name)
+        if begun[-1] in broken:
+            raise cells.Failed(f"{begun[-1]} failed")
+        return place.runs / cell.name
+
+    monkeypatch.setattr(cells._Processes, "train", train)
+    monkeypatch.setattr(cells, "_tell_of_no_change", lambda folder: None)
+    monkeypatch.setattr(cells.kept, "keep", lambda *_: None)
+    monkeypatch.setattr(cells.kept, "find", lambda *_: None)
+    plan = comparison.Plan(Recipe(methods=("warmup", "verified")), ["bootstrap"], [0, 1])
+    asked = [cell for cell, _ in comparison._cells(plan, {})]
+    return begun, cells.run(asked, Place(tmp_path, tmp_path, tmp_path), processes)
+
+
+def test_the_runs_of_a_seed_are_done_before_those_of_the_next(monkeypatch, tmp_path):
+    begun, failed = carried_out(monkeypatch, tmp_path)
+    assert begun == [
+        *("warmup-seed0", "bootstrap-seed0", "verified-seed0"),
+        *("warmup-seed1", "bootstrap-seed1", "verified-seed1"),
+    ]
+    assert failed == []
+
+
+def test_of_several_at_once_none_begins_before_what_it_begins_from(monkeypatch, tmp_path):
+    begun, failed = carried_out(monkeypatch, tmp_path, processes=3)
+    assert sorted(begun) == sorted(f"{name}-seed{i}" for name in ("warmup", "bootstrap", "verified") for i in (0, 1))
+    for i in (0, 1):
+        assert begun.index(f"warmup-seed{i}") < min(
+            begun.index(f"{name}-seed{i}") for name in ("bootstrap", "verified")
+        )
+    # Both collect the same recording: the second waits for the first.
+    assert begun.index("warmup-seed0") < begun.index("warmup-seed1")
+    assert failed == []
+
+
+def test_without_its_warm_up_a_seed_is_left_out_and_the_next_goes_on(monkeypatch, tmp_path):
+    begun, failed = carried_out(monkeypatch, tmp_path, broken=("warmup-seed0", "bootstrap-seed1"))
+    assert begun == ["warmup-seed0", "warmup-seed1", "bootstrap-seed1", "verified-seed1"]
+    assert failed == ["warmup-seed0 failed", "bootstrap-seed1 failed"]
 
 
 def test_what_was_tested_on_other_rows_stands_in_no_table(tmp_path):
