@@ -115,10 +115,13 @@ def _say(terms: Terms, scene: Scene, said: int) -> Reply:
     return of_turn(actions, steps[0]["state"], steps[-1]["next_state"], terms.form, terms.part)
 
 
-def rows(tokenizer: Any, demonstrated: Sequence[Steps], terms: Terms) -> list[selfplay.Row | None]:
-    """Demonstrations as conversations to learn from."""
+def rows(tokenizer: Any, demonstrated: Sequence[Steps], terms: Terms) -> list[list[selfplay.Row]]:
+    """Demonstrations as conversations to learn from, rows of each."""
     tape = Tape()
     scenes = tape.scenes(demonstrated)
     with progress.bar("demonstrations", len(scenes)) as bar:
         episodes = play(Scripted(scenes, tokenizer, partial(_say, terms)), tokenizer, tape, scenes, terms, bar)
-    return [selfplay.row(tokenizer, episode, [turn.read for turn in episode.turns]) for episode in episodes]
+    return [
+        selfplay.rows(tokenizer, episode, [turn.read for turn in episode.turns], context=terms.context)
+        for episode in episodes
+    ]

@@ -23,9 +23,9 @@ class Critic(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Values after each token (B, T)."""
-        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    def forward(self, **read: torch.Tensor) -> torch.Tensor:
+        """Values after each token (B, T), of what the body is given."""
+        hidden = self.body(**read, use_cache=False).last_hidden_state
         return self.head(hidden)[..., 0].float()
 
     def save(self, file: Path) -> None:

@@ -15,7 +15,7 @@ from swirl import metrics, progress
 from swirl.agents import conversation
 from swirl.agents.arena import Scene
 from swirl.agents.player import Sampled
-from swirl.agents.replies import OPEN, Form, Part, Reply, parse, told
+from swirl.agents.replies import OPEN, Context, Form, Part, Reply, parse, told
 from swirl.errors import InputError
 from swirl.worlds.base import Step
 
@@ -107,8 +107,9 @@ class Terms:
         form: Of the replies.
         part: What of a state they tell.
         told: Whether the first prompt says what the world is, for models that follow instructions.
-        max_length: Most tokens of an episode.
+        max_length: Most tokens of what is read, and of the reply.
         template: For the chat template.
+        context: What an agent reads in a turn.
     """
 
     turns: int = 5
@@ -121,6 +122,7 @@ class Terms:
     told: bool = False
     max_length: int = 1024
     template: dict[str, Any] = field(default_factory=dict)
+    context: Context = "episode"
 
 
 class Plays(Protocol):
@@ -134,6 +136,10 @@ class Plays(Protocol):
 
     def reply(self, prompts: Sequence[list[int]]) -> list[Sampled]:
         """The next reply of every episode that is still played, after the tokens that it is told."""
+        ...
+
+    def forget(self) -> None:
+        """Go on in new conversations, in which nothing was said before."""
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -166,7 +172,7 @@ def play(
         InputError: A first prompt is too long.
     """
     episodes = [Episode(scene.seed, scene.layout) for scene in scenes]
-    asked = [_first(tokenizer, scene, terms) for scene in scenes]
+    asked = [_alone(tokenizer, scene, terms) for scene in scenes]
     lengths = list(map(len, asked))
     if max(lengths) + terms.reply > terms.max_length:
         raise InputError(
@@ -182,13 +188,19 @@ def play(
         going = []
         for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
             if not _over(episodes[i], terms):
-                asked[i] = _following(player, tokenizer, episodes[i], terms, sampled)
-                lengths[i] += len(sampled.ids) + len(asked[i])
+                if terms.context == "turn":
+                    asked[i] = _alone(tokenizer, scenes[i], terms, episodes[i])
+                    lengths[i] = len(asked[i])
+                else:
+                    asked[i] = _following(player, tokenizer, episodes[i], terms, sampled)
+                    lengths[i] += len(sampled.ids) + len(asked[i])
                 episodes[i].outgrown = lengths[i] + terms.reply > terms.max_length
                 going += [] if episodes[i].outgrown else [row]
         if bar:
             bar.advance(len(active) - len(going))
         player.keep(going)
+        if terms.context == "turn":
+            player.forget()
         active = [active[row] for row in going]
     return episodes
 
@@ -231,9 +243,11 @@ def _act(arena: Steps, played: Sequence[tuple[Scene, Episode]], terms: Terms) ->
         turn.penalty = terms.penalty if turn.unknown or turn.read is None else 0.0
 
 
-def _first(tokenizer: Any, scene: Scene, terms: Terms) -> list[int]:
+def _alone(tokenizer: Any, scene: Scene, terms: Terms, episode: Episode | None = None) -> list[int]:
+    """The prompt of a turn as that of a new conversation: of the first one, or of the next one of an episode."""
     before = conversation.introduction(scene.manual, scene.actions, terms.per_turn) if terms.told else ""
-    text = conversation.ask(scene.state, terms.actions, terms.form, told=terms.told, before=before)
+    turn, left = (len(episode.turns) + 1, terms.actions - episode.steps) if episode else (1, terms.actions)
+    text = conversation.ask(scene.state, left, terms.form, told=terms.told, before=before, turn=turn)
     return conversation.first(tokenizer, text, **terms.template)
 
 

@@ -75,10 +75,14 @@ class Player:
         self.ends = models.end_ids(model, tokenizer)
         self.limit, self.temperature = limit, temperature
         self._draw = torch.Generator(model.device).manual_seed(seed)
-        self._cache = DynamicCache(config=model.config)
+        self.forget()
+
+    def forget(self) -> None:
+        """Go on in new conversations."""
+        self._cache = DynamicCache(config=self.model.config)
         # Others, such as those of a sliding window, stay as they are.
         self._cache.layers = [_Layer() if type(layer) is DynamicLayer else layer for layer in self._cache.layers]
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)  # (B, tokens read)
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=self.model.device)  # (B, tokens read)
         self._unread: tuple[torch.Tensor, torch.Tensor] | None = None  # the last tokens sampled and their mask (B, 1)
 
     @torch.inference_mode()

@@ -31,6 +31,7 @@ from swirl.agents.arena import Arena
 from swirl.agents.critic import Critic
 from swirl.agents.episodes import Episode, Terms, play, worth
 from swirl.agents.player import Player
+from swirl.agents.replies import Context
 from swirl.agents.settings import RL
 from swirl.config import Model
 from swirl.order import seed_of
@@ -150,25 +151,19 @@ def _iterate(training: Training, arena: Arena, terms: Terms, settings: RL, seed:
     kept = ppo.most_spread(scores, settings.keep)
     telling = any(np.std(scores[i]) for i in kept)
     chosen = [(episode, score) for i in kept for episode, score in zip(groups[i], scores[i], strict=True)]
-    facts = _learn(training, chosen, settings, telling, np.random.default_rng(number))
+    batch = _batch(chosen, training.tokenizer.pad_token_id, training.policy.device, terms.context)
+    facts = _learn(training, batch, settings, telling, np.random.default_rng(number))
     return measures.monitored(episodes) | {"groups_kept": len(kept) if telling else 0, **facts}
 
 
-def _learn(
-    training: Training,
-    chosen: Sequence[tuple[Episode, float]],
-    settings: RL,
-    telling: bool,
-    rng: np.random.Generator,
-) -> Facts:
-    """Passes over minibatches of the chosen episodes, each with what it is worth, in an order drawn for each pass.
+def _learn(training: Training, batch: "_Batch", settings: RL, telling: bool, rng: np.random.Generator) -> Facts:
+    """Passes over minibatches of episodes, in an order drawn for each pass.
 
     Where no group's episodes differ in that (`telling` is false), advantages are the critic's errors and no more: it
     alone learns.
     """
-    batch = _batch(chosen, training.tokenizer.pad_token_id, training.policy.device)
-    everything = torch.arange(len(chosen), device=batch.ids.device)
-    parts, orders = everything.split(settings.micro), (rng.permutation(len(chosen)) for _ in range(settings.epochs))
+    everything = torch.arange(len(batch.ids), device=batch.ids.device)
+    parts, orders = everything.split(settings.micro), (rng.permutation(len(batch.ids)) for _ in range(settings.epochs))
     minibatches = [rows for order in orders for rows in everything[order].split(settings.minibatch)]
     with torch.no_grad():
         values = torch.cat([_values(training.critic, batch.rows(part)) for part in parts])
@@ -215,36 +210,53 @@ class _Batch:
         there: 1 where a token is.
         mask: 1 where the agent wrote it.
         rewards: What an episode is worth, on its agent's last token.
+        turns: Number of a token's turn; -1 on padding.
+        places: Of a token in its turn.
+        context: What was read in a turn.
     """
 
     ids: torch.Tensor
     there: torch.Tensor
     mask: torch.Tensor
     rewards: torch.Tensor
+    turns: torch.Tensor
+    places: torch.Tensor
+    context: Context
 
     def rows(self, chosen: torch.Tensor) -> "_Batch":
         """Some of the episodes."""
-        return _Batch(*(tensor[chosen] for tensor in (self.ids, self.there, self.mask, self.rewards)))
+        of = (self.ids, self.there, self.mask, self.rewards, self.turns, self.places)
+        return _Batch(*(tensor[chosen] for tensor in of), self.context)
+
+    def read(self) -> dict[str, torch.Tensor]:
+        """What a model is given; turns that were read alone see nothing of each other."""
+        if self.context == "episode":
+            return {"input_ids": self.ids, "attention_mask": self.there}
+        seen = torch.tril(self.turns[:, :, None] == self.turns[:, None, :])
+        mask = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+        return {"input_ids": self.ids, "attention_mask": mask[:, None], "position_ids": self.places}
 
 
-def _batch(chosen: Sequence[tuple[Episode, float]], pad: int, device: torch.device) -> _Batch:
+def _batch(chosen: Sequence[tuple[Episode, float]], pad: int, device: torch.device, context: Context) -> _Batch:
     longest = max(sum(len(turn.prompt) + len(turn.reply) for turn in episode.turns) for episode, _ in chosen)
     ids = torch.full((len(chosen), longest), pad)
     there, mask, rewards = torch.zeros_like(ids), torch.zeros(ids.shape), torch.zeros(ids.shape)
+    turns, places = torch.full_like(ids, -1), torch.zeros_like(ids)
     for i, (episode, score) in enumerate(chosen):
         end = 0
-        for turn in episode.turns:
-            begin, end = end + len(turn.prompt), end + len(turn.prompt) + len(turn.reply)
-            ids[i, begin - len(turn.prompt) : end] = torch.tensor(turn.prompt + turn.reply)
-            mask[i, begin:end] = 1
+        for number, turn in enumerate(episode.turns):
+            own = torch.tensor(turn.prompt + turn.reply)
+            begin, end = end, end + len(own)
+            ids[i, begin:end], turns[i, begin:end], places[i, begin:end] = own, number, torch.arange(len(own))
+            mask[i, begin + len(turn.prompt) : end] = 1
         there[i, :end] = 1
         rewards[i, end - 1] = score
-    return _Batch(*(tensor.to(device) for tensor in (ids, there, mask, rewards)))
+    return _Batch(*(tensor.to(device) for tensor in (ids, there, mask, rewards, turns, places)), context)
 
 
 def _log_probs(policy: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each of the agent's tokens, and the entropy there (B, T), nats; 0 for the others."""
-    logits = policy(input_ids=batch.ids, attention_mask=batch.there, use_cache=False).logits[:, :-1]
+    logits = policy(**batch.read(), use_cache=False).logits[:, :-1]
     own = batch.mask[:, 1:].bool()  # the first token is the world's
     log_probs = torch.log_softmax(logits[own].float(), -1)
     found = log_probs.gather(-1, batch.ids[:, 1:][own][:, None])[:, 0], ppo.entropy(log_probs)
@@ -254,4 +266,4 @@ def _log_probs(policy: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _values(critic: Critic, batch: _Batch) -> torch.Tensor:
     """V before each token (B, T): what is said after the one before it; 0 before the first."""
-    return F.pad(critic(batch.ids, batch.there)[:, :-1], (1, 0))
+    return F.pad(critic(**batch.read())[:, :-1], (1, 0))

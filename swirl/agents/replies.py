@@ -20,6 +20,8 @@ Form = Literal["plain", "states"]
 """How a reply is asked for."""
 Part = Literal["whole", "facts"]
 """What of a state a reply tells: all of it, or its last line alone where that has coordinates, as puzzles may."""
+Context = Literal["episode", "turn"]
+"""What an agent reads in a turn: the episode up to it, or that turn's state alone."""
 OPEN = "<think>"
 """Begins every reply; it stands in the prompt, so that a reply cannot begin otherwise."""
 SEPARATOR = "||"

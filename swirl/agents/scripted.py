@@ -29,6 +29,9 @@ class Scripted:
         self._said = [said + len(reply.actions) for said, reply in zip(self._said, replies, strict=True)]
         return [Sampled(conversation.reply(self._tokenizer, reply.text())[0], True) for reply in replies]
 
+    def forget(self) -> None:
+        """Nothing was read."""
+
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these scenes alone."""
         self._scenes = [self._scenes[row] for row in rows]

@@ -8,21 +8,20 @@ Earlier turns of a conversation are put right as well. No episode is left out fo
 cannot be read is not learned from, but stays in the conversation.
 
 Source: Internalizing World Models via Self-Play Finetuning for Agentic RL, arXiv 2510.15047, section 3.2. A departure:
-a row is a whole episode with the loss on its replies, not one row per turn; the tokens that are learned are the same,
-each once per epoch.
+where turns are read in their episode, a row is a whole episode with the loss on its replies, not one row per turn; the
+tokens that are learned are the same, each once per epoch.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from swirl.agents import conversation
 from swirl.agents.episodes import Episode
-from swirl.agents.replies import Part, Reply, told, with_states
+from swirl.agents.replies import Context, Part, Reply, told, with_states
 from swirl.types import Encoded
 
 Row = tuple[Encoded, list[float]]
-"""Token ids of a first prompt and of all that follows, and a weight for each of the latter: 1 on what is learned."""
+"""Token ids of a prompt and of all that follows, and a weight for each of the latter: 1 on what is learned."""
 
 
 def put_right(episode: Episode, part: Part) -> list[Reply | None]:
@@ -39,23 +38,33 @@ def as_written(episode: Episode) -> list[Reply | None]:
     return [reply if reply and reply.prediction is not None else None for reply in read]
 
 
-def row(tokenizer: Any, episode: Episode, replies: Sequence[Reply | None], masked: bool = False) -> Row | None:
-    """An episode to learn from.
+def rows(
+    tokenizer: Any,
+    episode: Episode,
+    replies: Sequence[Reply | None],
+    masked: bool = False,
+    context: Context = "episode",
+) -> list[Row]:
+    """An episode to learn from: one row, or one for each turn where turns are read alone.
 
     Args:
         tokenizer: The policy's.
         episode: What was played.
         replies: In place of its own; `None` keeps one, and leaves it out of the loss.
         masked: Leaves the states of the others out of it too.
+        context: What was read in a turn.
 
     Returns:
-        `None` where there is nothing to learn.
+        Rows in which something is learned.
     """
-    pieces: list[tuple[list[int], list[float]]] = []
+    turns: list[Row] = []
     for turn, new in zip(episode.turns, replies, strict=True):
         ids, of_state = conversation.reply(tokenizer, new.text()) if new else (turn.reply, [])
         weights = [float(not (masked and state)) for state in of_state] or [0.0] * len(ids)
-        pieces += [(turn.prompt, [0.0] * len(turn.prompt)), (ids, weights)]
-    (first, _), *rest = pieces
-    weights = list(chain.from_iterable(weights for _, weights in rest))
-    return ((first, list(chain.from_iterable(ids for ids, _ in rest))), weights) if any(weights) else None
+        turns.append(((turn.prompt, ids), weights))
+    if context == "episode":
+        ((first, begin), weights), *others = turns
+        for (prompt, ids), own in others:
+            begin, weights = [*begin, *prompt, *ids], [*weights, *[0.0] * len(prompt), *own]
+        turns = [((first, begin), weights)]
+    return [row for row in turns if any(row[1])]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from swirl import recipe as recipes
 from swirl import toml
-from swirl.agents.replies import Form, Part
+from swirl.agents.replies import Context, Form, Part
 from swirl.config import Model
 from swirl.errors import InputError
 
@@ -44,6 +44,8 @@ class Play:
     """Most tokens of a reply."""
     told: bool = True
     """Whether prompts say in sentences what the world is and how to reply; a `tiny` model is taught marks instead."""
+    context: Context = "episode"
+    """What an agent reads in a turn: the episode up to it, or that turn's state alone."""
     part: Part = "whole"
     """What of a state replies tell: all of it, or its last line alone where that has coordinates."""
 
@@ -218,6 +220,8 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> AgentR
         )
     if recipe.method == "clone" and not recipe.clone.data:
         raise InputError("method = 'clone' without demonstrations; give clone.data, a recording")
+    if recipe.rl.algorithm == "grpo" and recipe.play.context == "turn":
+        raise InputError("rl.algorithm = 'grpo' reads whole episodes; set play.context = 'episode', or take 'ppo'")
     if not recipe.base.variants:
         raise InputError(
             "base.variants = [] leaves a tiny model nothing to learn from; give [{}] for the world as it is"

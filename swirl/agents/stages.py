@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Stages:
             play_.told,
             model.max_length,
             model.chat_template_kwargs,
+            play_.context,
         )
 
     def seed(self, name: str) -> int:
@@ -161,7 +162,8 @@ class Stages:
             scenes = [arena.scenes(seed, 1)[0] for seed in islice(arena.training(), base.episodes)]
             player = partial(_clumsy, tokenizer, base.slips, terms)
             for episode in evaluation.play_all(player, tokenizer, arena, scenes, terms, self.seed("base"), "base"):
-                rows.append(selfplay.row(tokenizer, episode, [turn.read for turn in episode.turns]))
+                replies = [turn.read for turn in episode.turns]
+                rows.append(selfplay.rows(tokenizer, episode, replies, context=terms.context))
         self._write(rows, out, {"episodes": len(rows)})
 
     def _self_play(self, policy: Path, out: Path) -> None:
@@ -177,7 +179,7 @@ class Stages:
         believed = settings.states == "believed"
         replies = [selfplay.as_written(e) if believed else selfplay.put_right(e, terms.part) for e in episodes]
         rows = [
-            selfplay.row(tokenizer, episode, new, self.recipe.tune.masked)
+            selfplay.rows(tokenizer, episode, new, self.recipe.tune.masked, terms.context)
             for episode, new in zip(episodes, replies, strict=True)
         ]
         facts = {row["metric"]: row["value"] for row in measures.measure(episodes, [1], terms.part)}
@@ -195,12 +197,12 @@ class Stages:
         facts = {"episodes": len(demonstrated), "steps": sum(map(len, demonstrated)), "steps_beyond_an_episode": beyond}
         self._write(cloning.rows(tokenizer, demonstrated, terms), out, facts)
 
-    def _write(self, rows: Sequence[selfplay.Row | None], out: Path, facts: dict[str, Any]) -> None:
-        """Rows to learn from, and what is known of them."""
-        found = [row for row in rows if row]
+    def _write(self, rows: Sequence[Sequence[selfplay.Row]], out: Path, facts: dict[str, Any]) -> None:
+        """Rows to learn from, those of each episode, and what is known of them."""
+        found = list(chain.from_iterable(rows))
         columns = [{"prompt": p, "completion": c, "weights": weights} for (p, c), weights in found]
         pq.write_table(pa.Table.from_pylist(columns, schema=ROWS), out / "rows.parquet")
-        facts |= {"nothing_to_learn": len(rows) - len(found)}
+        facts |= {"nothing_to_learn": sum(not of_episode for of_episode in rows)}
         durable.atomic_write(out / "phase.json", json.dumps(facts, indent=1) + "\n")
         if not found:
             raise InputError(

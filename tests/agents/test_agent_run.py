@@ -28,7 +28,9 @@ def test_reinforcement_learning_finds_what_is_rewarded(algorithm, recipe_file, s
     assert 0 < results["steps"]["rl"] <= 40 * 64
 
 
-def test_the_log_and_the_table_say_what_was_done(recipe_file, small, tmp_path, capsys):
+@pytest.mark.parametrize("context", ["episode", "turn"])
+def test_the_log_and_the_table_say_what_was_done(context, recipe_file, small, tmp_path, capsys):
+    small = small | {"play.context": context}
     short = {"base.steps": "60", "rl.iterations": "2", "rl.save_every": "1", "rl.form": "states", "method": "spa"}
     results = session.run_recipe(settings.load(recipe_file, small | short), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -94,6 +96,7 @@ def test_killed_in_every_stage_a_run_ends_as_one_that_was_not(swirl, recipe_file
         ({"rl.fomr": "plain"}, "did you mean rl.form"),
         ({"play.reply": "250"}, "raise it"),
         ({"base.variants": "[]"}, "leaves a tiny model nothing to learn from"),
+        ({"rl.algorithm": "grpo", "play.context": "turn"}, "reads whole episodes"),
         ({"model.lora_rank": "4"}, "trains all weights in float32"),
         ({"model.dtype": "bfloat16"}, "trains all weights in float32"),
         ({"rl.iterations": "9000"}, "there are 62,500 seeds"),

@@ -53,7 +53,7 @@ def test_where_actions_are_inferred_those_recorded_are_not_looked_at(recording):
 
 def test_a_demonstration_is_a_conversation_in_turns(tokenizer, recording):
     terms = Terms(per_turn=2, form="states", reply=64, max_length=2000)
-    (asked, completion), weights = cloning.rows(tokenizer, list(cloning.demonstrations(recording, None)), terms)[0]
+    [[((asked, completion), weights)], _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None), terms)
     assert tokenizer.decode(asked).endswith("at 0\n10 left, states<|reply|><think>")
     learned = tokenizer.decode([token for token, weight in zip(completion, weights, strict=True) if weight])
     told = tokenizer.decode([token for token, weight in zip(completion, weights, strict=True) if not weight])
@@ -63,9 +63,24 @@ def test_a_demonstration_is_a_conversation_in_turns(tokenizer, recording):
     assert told == "Reward: 1\nat 2\n8 left, states<|reply|><think>"
 
 
+def test_where_turns_are_read_alone_each_is_a_row_of_its_own(tokenizer, recording):
+    terms = Terms(per_turn=2, form="states", reply=64, max_length=2000, context="turn")
+    [rows, _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None), terms)
+    assert [tokenizer.decode(asked).removeprefix("<|bos|>") for (asked, _), _ in rows] == [
+        "at 0\n10 left, states<|reply|><think>",
+        "at 2\n8 left, states<|reply|><think>",
+    ]
+    assert not any("Reward" in tokenizer.decode(asked) for (asked, _), _ in rows)
+    assert [tokenizer.decode(completion) for (_, completion), _ in rows] == [
+        "<observation>at 0</observation>go run<prediction>at 2</prediction></think><answer>go || run</answer><|end|>",
+        "<observation>at 2</observation>go<prediction>at 3</prediction></think><answer>go</answer><|end|>",
+    ]
+    assert all(weights == [1.0] * len(completion) for (_, completion), weights in rows)
+
+
 def test_no_more_actions_than_an_episode_may_have(tokenizer, recording):
     terms = Terms(per_turn=5, actions=2, reply=64, max_length=2000)
-    (_, completion), _ = cloning.rows(tokenizer, list(cloning.demonstrations(recording, None)), terms)[0]
+    [[((_, completion), _)], _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None), terms)
     assert "Reward" not in tokenizer.decode(completion)
 
 

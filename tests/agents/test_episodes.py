@@ -38,6 +38,10 @@ class Script:
             for ids, text in zip(whole, texts, strict=True)
         ]
 
+    def forget(self):
+        """Take note."""
+        self.told.append("forgotten")
+
     def keep(self, rows):
         """Drop the others."""
         self._lines = [self._lines[row] for row in rows]
@@ -68,6 +72,21 @@ def test_actions_are_taken_in_order_and_the_next_prompt_says_what_came(tokenizer
     assert "Reward: 0\n" in script.told[1][0]
     assert "8 left, plain" in script.told[1][0]
     assert (episode.steps, episode.success, episode.ended) == (3, False, False)
+
+
+def test_a_turn_that_is_read_alone_begins_as_the_first_does(tokenizer):
+    terms = Terms(turns=2, per_turn=3, reply=64, max_length=2000, context="turn")
+    [episode], script = run(tokenizer, [["Right", "Down"]], terms)
+    [[first], forgotten, [second], *_] = script.told
+    assert forgotten == "forgotten"
+    assert first.startswith("<|bos|>") and second.startswith("<|bos|>")
+    assert "9 left, plain" in second and "Reward" not in second
+    assert second.count("Player (P) is at") == 1 and "Player (P) is at (0,1)" in second
+    # What bounds an episode that is read whole does not bound one of such turns.
+    longest = max(len(turn.prompt) for turn in episode.turns)
+    terms = Terms(turns=2, per_turn=3, reply=64, max_length=longest + 64, context="turn")
+    [episode], _ = run(tokenizer, [["Right", "Down"]], terms)
+    assert (len(episode.turns), episode.outgrown) == (2, False)
 
 
 def test_no_more_actions_than_a_turn_or_an_episode_may_have(tokenizer):

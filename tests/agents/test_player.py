@@ -43,6 +43,15 @@ def test_greedy_replies_of_many_turns_are_those_computed_anew(policy):
             assert player._mask.any(0).all()
 
 
+def test_what_was_read_is_forgotten_where_that_is_asked_for(policy):
+    model, tokenizer = policy
+    player = Player(model, tokenizer, limit=6, temperature=0.0)
+    player.reply([[5, 6, 7], [9]])
+    player.forget()
+    replies = player.reply([[8, 7], [10, 11, 12, 13]])
+    assert [reply.ids for reply in replies] == [naive(model, ids, 6, player.ends) for ids in ([8, 7], [10, 11, 12, 13])]
+
+
 def test_a_reply_ends_with_its_end_token_or_at_the_limit(policy):
     model, tokenizer = policy
     player = Player(model, tokenizer, limit=40, temperature=3.0, seed=1)

@@ -35,10 +35,13 @@ ONE = Episode(1, "", [turn([5, 6, 7], [8, 9]), turn([10], [11])])
 TWO = Episode(2, "", [turn([5], [12, 13, 14, 15])])
 THREE = Episode(2, "", [turn([5], [16])])
 CHOSEN = [(ONE, 2.0), (TWO, -1.0), (THREE, 0.5)]
+BATCH = ppo_trainer._batch(CHOSEN, 0, CPU, "episode")
 
 
 def test_episodes_become_rows_with_the_score_on_the_agents_last_token():
-    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    batch = BATCH
+    assert batch.turns.tolist() == [[0] * 5 + [1] * 2, [0] * 5 + [-1] * 2, [0] * 2 + [-1] * 5]
+    assert batch.places.tolist() == [[0, 1, 2, 3, 4, 0, 1], [0, 1, 2, 3, 4, 0, 0], [0, 1] + [0] * 5]
     assert batch.ids.tolist() == [[5, 6, 7, 8, 9, 10, 11], [5, 12, 13, 14, 15, 0, 0], [5, 16, 0, 0, 0, 0, 0]]
     assert batch.there.tolist() == [[1] * 7, [1] * 5 + [0] * 2, [1] * 2 + [0] * 5]
     assert batch.mask.tolist() == [[0, 0, 0, 1, 1, 0, 1], [0, 1, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0, 0]]
@@ -47,7 +50,7 @@ def test_episodes_become_rows_with_the_score_on_the_agents_last_token():
 
 def test_log_probabilities_are_of_the_tokens_that_follow(start):
     training = Training(start, SETTINGS, SPEC, CPU)
-    log_probs, entropy = ppo_trainer._log_probs(training.policy, ppo_trainer._batch(CHOSEN, 0, CPU))
+    log_probs, entropy = ppo_trainer._log_probs(training.policy, BATCH)
     logits = training.policy(torch.tensor([[5, 12, 13]])).logits[0, -1]
     expected = torch.log_softmax(logits, -1)
     assert log_probs[1, 3].item() == pytest.approx(expected[14].item(), abs=1e-5)
@@ -58,21 +61,43 @@ def test_log_probabilities_are_of_the_tokens_that_follow(start):
 def test_a_value_is_what_is_expected_before_the_token(start):
     training = Training(start, SETTINGS, SPEC, CPU)
     torch.nn.init.ones_(training.critic.head.weight)
-    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    batch = BATCH
     values = ppo_trainer._values(training.critic, batch)
-    alone = training.critic(torch.tensor([[5, 12, 13]]), torch.ones(1, 3))
+    alone = training.critic(input_ids=torch.tensor([[5, 12, 13]]), attention_mask=torch.ones(1, 3))
     assert values[1, 1:4].tolist() == pytest.approx(alone[0].tolist(), abs=1e-4)
     assert values[:, 0].tolist() == [0.0] * 3
 
 
+def test_turns_that_were_read_alone_see_nothing_of_each_other(start):
+    training = Training(start, SETTINGS, SPEC, CPU)
+    torch.nn.init.normal_(training.critic.head.weight)
+    together = ppo_trainer._batch(CHOSEN, 0, CPU, "turn")
+    for number, (prompt, reply) in enumerate([([5, 6, 7], [8, 9]), ([10], [11])]):
+        alone = ppo_trainer._batch([(Episode(1, "", [turn(prompt, reply)]), 0.0)], 0, CPU, "episode")
+        own = (together.turns[0] == number) & together.mask[0].bool()
+        for of in (
+            lambda batch: ppo_trainer._log_probs(training.policy, batch)[0],
+            lambda batch: ppo_trainer._values(training.critic, batch),
+        ):
+            expected = of(alone)[0][alone.mask[0].bool()]
+            assert of(together)[0][own].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    # In their episode they do.
+    assert (
+        ppo_trainer._log_probs(training.policy, BATCH)[0][0, 6]
+        != ppo_trainer._log_probs(training.policy, together)[0][0, 6]
+    )
+
+
 def test_at_first_nothing_is_expected(start):
     training = Training(start, SETTINGS, SPEC, CPU)
-    assert not ppo_trainer._values(training.critic, ppo_trainer._batch(CHOSEN, 0, CPU)).any()
+    assert not ppo_trainer._values(training.critic, BATCH).any()
 
 
 def weights(start, settings, chosen=CHOSEN, telling=True):
     training = Training(start, settings, SPEC, CPU)
-    facts = ppo_trainer._learn(training, chosen, settings, telling, np.random.default_rng(0))
+    facts = ppo_trainer._learn(
+        training, ppo_trainer._batch(chosen, 0, CPU, "episode"), settings, telling, np.random.default_rng(0)
+    )
     return training, facts
 
 
@@ -86,7 +111,7 @@ def test_how_episodes_are_cut_into_passes_does_not_matter(start):
 
 
 def test_what_the_world_says_is_not_learned():
-    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    batch = BATCH
     logits = torch.randn(*batch.ids.shape, 20, generator=torch.manual_seed(0)).requires_grad_()
     log_probs, entropy = ppo_trainer._log_probs(lambda **_: SimpleNamespace(logits=logits), batch)
     loss, _ = ppo.policy_loss(log_probs, log_probs.detach(), torch.ones(batch.mask.shape), batch.mask, 0.2, 0.28)
@@ -129,7 +154,7 @@ def test_every_pass_goes_over_all_episodes_and_sees_how_far_the_policy_has_moved
 
     monkeypatch.setattr(ppo, "policy_loss", spied)
     training, facts = weights(start, dataclasses.replace(SETTINGS, epochs=3, minibatch=2, micro=2, learning_rate=1e-2))
-    own = sorted(ppo_trainer._batch(CHOSEN, 0, CPU).mask.sum(1).tolist())
+    own = sorted(BATCH.mask.sum(1).tolist())
     assert [len(rows) for rows in seen] == [2, 1] * 3
     assert [sorted(seen[i] + seen[i + 1]) for i in (0, 2, 4)] == [own] * 3
     steps = [state["step"].item() for optimiser in training.optimisers for state in optimiser.state.values()]
@@ -138,7 +163,7 @@ def test_every_pass_goes_over_all_episodes_and_sees_how_far_the_policy_has_moved
 
 
 def test_what_was_good_becomes_likelier_and_what_was_bad_less_likely(start):
-    batch = ppo_trainer._batch(CHOSEN, 0, CPU)
+    batch = BATCH
     training, _ = weights(start, SETTINGS)
     before = (ppo_trainer._log_probs(Training(start, SETTINGS, SPEC, CPU).policy, batch)[0] * batch.mask).sum(1)
     after = (ppo_trainer._log_probs(training.policy, batch)[0] * batch.mask).sum(1)
@@ -150,11 +175,11 @@ def test_a_checkpoint_goes_on_as_if_it_had_never_been_left(start, tmp_path):
     training, _ = weights(start, SETTINGS)
     training.log.append({"iteration": 1})
     training.save(tmp_path / "checkpoint-1")
-    ppo_trainer._learn(training, CHOSEN, SETTINGS, True, np.random.default_rng(0))
+    ppo_trainer._learn(training, BATCH, SETTINGS, True, np.random.default_rng(0))
     resumed = Training(start, SETTINGS, SPEC, CPU)
     resumed.restore(tmp_path / "checkpoint-1", SPEC)
     assert resumed.done == 1
-    ppo_trainer._learn(resumed, CHOSEN, SETTINGS, True, np.random.default_rng(0))
+    ppo_trainer._learn(resumed, BATCH, SETTINGS, True, np.random.default_rng(0))
     for module in ("policy", "critic"):
         for first, second in zip(
             getattr(training, module).parameters(), getattr(resumed, module).parameters(), strict=True
