@@ -108,7 +108,8 @@ def missing(table: Table, results: dict[str, Any], files: Path) -> str:
     values = [
         at for together in zip(*table.vary.values(), strict=True) if (at := ", ".join(map(str, together))) not in ran
     ]
-    told = [*(f"`{name}`" for name in methods), *values]
+    seeds = [f"seed {seed}" for seed in table.seeds if seed not in results["seeds"]]
+    told = [*(f"`{name}`" for name in methods), *values, *seeds]
     return f"{NOT_YET.strip()[:-1]}: {'; '.join(told)}.\n\n" if told else ""
 
 

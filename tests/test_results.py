@@ -74,14 +74,18 @@ def test_what_has_not_run_is_told_beside_what_has(tmp_path):
     for name in ("warmup", "bootstrap", "swirl-iterative", "verified"):
         (tmp_path / f"{name}-seed0.json").touch()
     labels = RESULTS.missing(
-        RESULTS.TABLES["minigrid-labels"], {"rows": [{"at": "100, 50"}, {"at": "400, 100"}]}, tmp_path
+        RESULTS.TABLES["minigrid-labels"],
+        {"seeds": [0, 1, 2], "rows": [{"at": "100, 50"}, {"at": "400, 100"}]},
+        tmp_path,
     )
     assert labels == "Not run yet: `swirl`; 200, 100; 1000, 100; 2000, 100; 10000, 100.\n\n"
-    whole = {"rows": [{"at": ""}]}
+    whole = {"seeds": [0, 1, 2, 3, 4], "rows": [{"at": ""}]}
     assert RESULTS.missing(RESULTS.TABLES["minigrid"], whole, tmp_path) == "Not run yet: `swirl`; `oracle`.\n\n"
     for name in ("swirl", "oracle"):
         (tmp_path / f"{name}-seed0.json").touch()
     assert RESULTS.missing(RESULTS.TABLES["minigrid"], whole, tmp_path) == ""
+    part = {"seeds": [0, 2, 3], "rows": [{"at": ""}]}
+    assert RESULTS.missing(RESULTS.TABLES["minigrid"], part, tmp_path) == "Not run yet: seed 1; seed 4.\n\n"
 
 
 def test_a_table_without_runs_says_so_and_stops_no_other(tmp_path, monkeypatch, capsys):
