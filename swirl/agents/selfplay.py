@@ -68,3 +68,9 @@ def rows(
             begin, weights = [*begin, *prompt, *ids], [*weights, *[0.0] * len(prompt), *own]
         turns = [((first, begin), weights)]
     return [row for row in turns if any(row[1])]
+
+
+def evened(row: Row) -> Row:
+    """A row whose weights have the sum 1."""
+    encoded, weights = row
+    return encoded, [weight / sum(weights) for weight in weights]

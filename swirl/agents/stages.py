@@ -164,7 +164,8 @@ class Stages:
             for episode in evaluation.play_all(player, tokenizer, arena, scenes, terms, self.seed("base"), "base"):
                 replies = [turn.read for turn in episode.turns]
                 rows.append(selfplay.rows(tokenizer, episode, replies, context=terms.context))
-        self._write(rows, out, {"episodes": len(rows)})
+        # A plain reply says what it does in a few tokens, one that tells states in a hundred: rows weigh the same.
+        self._write([list(map(selfplay.evened, of_episode)) for of_episode in rows], out, {"episodes": len(rows)})
 
     def _self_play(self, policy: Path, out: Path) -> None:
         settings, terms = self.recipe.self_play, self.terms("states")
