@@ -16,7 +16,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +225,8 @@ class _Batch:
 
     def rows(self, chosen: torch.Tensor) -> "_Batch":
         """Some of the episodes."""
-        of = (self.ids, self.there, self.mask, self.rewards, self.turns, self.places)
-        return _Batch(*(tensor[chosen] for tensor in of), self.context)
+        tensors = {name: value[chosen] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **tensors)
 
     def read(self) -> dict[str, torch.Tensor]:
         """What a model is given; turns that were read alone see nothing of each other."""
@@ -251,7 +251,8 @@ def _batch(chosen: Sequence[tuple[Episode, float]], pad: int, device: torch.devi
             mask[i, begin + len(turn.prompt) : end] = 1
         there[i, :end] = 1
         rewards[i, end - 1] = score
-    return _Batch(*(tensor.to(device) for tensor in (ids, there, mask, rewards, turns, places)), context)
+    ids, there, mask, rewards, turns, places = (x.to(device) for x in (ids, there, mask, rewards, turns, places))
+    return _Batch(ids, there, mask, rewards, turns, places, context)
 
 
 def _log_probs(policy: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
