@@ -79,7 +79,6 @@ ROWS = {
     "masked": Row("SPA, states masked in SFT", _paper("no gain"), {"tune.masked": "true"}, ("sokoban",)),
     "states": Row("RL, states told in replies", {}, RL | {"rl.form": "states"}),
     "spa-states": Row("SPA, states told in replies", {}, {"rl.form": "states"}),
-    "grpo": Row("SPA, GRPO", {}, {"rl.algorithm": "grpo"}, ("sokoban",)),
     "imagined": Row("RL in the learned model", {}, {**RL, "rl.model": MODEL}, LEARNED),
     "cloned": Row("cloning the solver, all actions given", {}, CLONE, LEARNED),
     "cloned-inferred": Row("cloning the solver, no action given", {}, {**CLONE, "clone.inverse": MODEL}, LEARNED),
