@@ -47,7 +47,8 @@ def ask(
         reward: What the last turn brought; `None` in the first.
     """
     lines = [before] if before else []
-    lines += [] if reward is None else [f"Reward: {reward:g}"]
+    # In hundredths: one that was estimated reads as one that was given. The sum makes 0 of -0.
+    lines += [] if reward is None else [f"Reward: {round(reward, 2) + 0.0:g}"]
     if not told:
         return "\n".join([*lines, state, f"{left} left, {form}"])
     asked = f"You have {left} actions left. Reply with {FORMS[form]} and nothing else."

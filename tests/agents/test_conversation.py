@@ -75,6 +75,9 @@ def test_a_template_without_replies_is_refused(tokenizer):
 def test_what_is_said_in_marks_and_in_sentences():
     assert conversation.ask("at 1", 5, "plain") == "at 1\n5 left, plain"
     assert conversation.ask("at 1", 5, "states", reward=-0.5) == "Reward: -0.5\nat 1\n5 left, states"
+    # What a model estimates reads as what the world gives.
+    for estimated, given in ((0.99998, 1.0), (-2e-5, 0.0), (10.7999, 10.8)):
+        assert conversation.ask("", 5, "plain", reward=estimated) == conversation.ask("", 5, "plain", reward=given)
     told = conversation.ask("at 1", 5, "states", told=True, before="A game.", turn=1)
     assert told.startswith("A game.\nTurn 1. State:\nat 1\nYou have 5 actions left. Reply with <think><observation>")
     assert conversation.introduction("A game.", ["a", "b"], 3).endswith("3 at most, with || between. They are a, b.")
