@@ -2,12 +2,15 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from whole_runs import differing
 
 from swirl.agents import session, settings
 from swirl.cli import main
 from swirl.errors import InputError
+
+STAGES = ("base-episodes", "self-play")
 
 
 def value(results, policy, metric):
@@ -42,6 +45,11 @@ def test_the_log_and_the_table_say_what_was_done(context, recipe_file, small, tm
     assert played["episodes"] == 8 * 2
     assert results["steps"]["self-play"] == round(played["episodes"] * played["readable"] * played["valid_actions"]) > 1
     assert {row["policy"] for row in results["rows"]} == {"base", "tune", "rl"}  # the world has no solver
+    # Lessons weigh the same, what was played a token each.
+    learned = {name: pq.read_table(next((tmp_path / "run").glob(f"phases/*-{name}/rows.parquet"))) for name in STAGES}
+    sums = {name: {round(sum(weights), 6) for weights in of["weights"].to_pylist()} for name, of in learned.items()}
+    assert sums["base-episodes"] == {1.0}
+    assert min(sums["self-play"]) > 5
     session.show(results, tmp_path / "run")
     assert "greedy_pass_at_1" in capsys.readouterr().out
     again = session.run_recipe(settings.load(recipe_file, small | short), tmp_path / "run")
