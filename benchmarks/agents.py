@@ -53,11 +53,9 @@ def _paper(sokoban: str, frozenlake: str = "", sudoku: str = "") -> dict[str, st
 
 
 START = "<the policy that all rows begin with>"
-MODEL, DEMONSTRATIONS = "<the world's learned model>", "<the solver's episodes>"
+MODEL, DEMONSTRATIONS = "<the learned model that planning.py plans in>", "<the solver's episodes>"
 RL = {"method": "rl"}
 CLONE = {"method": "clone", "clone.data": DEMONSTRATIONS, "clone.learning_rate": "1e-3"}
-LEARNED = ("sokoban",)
-"""Worlds whose learned model is of the same world as the recipe's: it is planned in too, see planning.py."""
 DEMONSTRATED = 2_000
 """Transitions of the solver's episodes."""
 ROWS = {
@@ -79,9 +77,8 @@ ROWS = {
     "masked": Row("SPA, states masked in SFT", _paper("no gain"), {"tune.masked": "true"}, ("sokoban",)),
     "states": Row("RL, states told in replies", {}, RL | {"rl.form": "states"}),
     "spa-states": Row("SPA, states told in replies", {}, {"rl.form": "states"}),
-    "imagined": Row("RL in the learned model", {}, {**RL, "rl.model": MODEL}, LEARNED),
-    "cloned": Row("cloning the solver, all actions given", {}, CLONE, LEARNED),
-    "cloned-inferred": Row("cloning the solver, no action given", {}, {**CLONE, "clone.inverse": MODEL}, LEARNED),
+    "cloned": Row("cloning the solver, all actions given", {}, CLONE, ("sokoban",)),
+    "cloned-inferred": Row("cloning the solver, no action given", {}, {**CLONE, "clone.inverse": MODEL}, ("sokoban",)),
 }
 METRICS = {
     "pass_at_1": "Pass@1",
@@ -96,30 +93,34 @@ BASE = _paper("16.3/47.3", "17.2/49.2", "1.6/11.3")
 WORLDS = ("sokoban",)
 
 
-def prepare(world: str, seed: int, needed: Collection[str], runs: Path, made: dict[str, str]) -> str:
-    """Make what rows of a world and seed share; what went wrong, or "".
+def prepare(world: str, seed: int, needed: Collection[str], runs: Path) -> tuple[dict[str, str], str]:
+    """Make what rows of a world and seed share.
 
     Args:
         world: Which.
         seed: Which.
         needed: Of `MODEL` and `DEMONSTRATIONS`, those that are.
         runs: Where runs are made.
-        made: Gets where each is, and where the policy is that all begin with (`START`).
+
+    Returns:
+        Where each is, and the policy that all begin with (`START`); what went wrong, or "".
     """
     out = runs / "agents" / world / f"start-seed{seed}"
     given = {"seed": str(seed), **RL, "rl.iterations": "0", "evaluation.samples": "1", "evaluation.last_samples": "1"}
     if error := _train(world, given, out):
-        return error
-    made[START] = str(out / json.loads((out / "results.json").read_text())["policy"])
+        return {}, error
+    made = {START: str(out / json.loads((out / "results.json").read_text())["policy"])}
     if MODEL in needed:
         model, error = planning.learned(world, seed, runs)
         made[MODEL] = str(model)
     if DEMONSTRATIONS in needed and not error:
         recording = runs / "agents" / world / f"solver-seed{seed}.parquet"
+        options = settings.load(_recipe(world)).play.options.items()
         words = ["collect", world, "--behaviour", "solver", "--transitions", str(DEMONSTRATED)]
+        words += [word for key, value in options for word in ("--option", f"{key}={json.dumps(value)}")]
         error = "" if recording.is_file() else running.swirl(words, {"seed": str(seed)}, recording)
         made[DEMONSTRATIONS] = str(recording)
-    return error
+    return made, error
 
 
 def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) -> str:
@@ -132,10 +133,9 @@ def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) ->
         runs: Where runs are made.
         made: What it stands on, see `prepare`.
     """
-    given = {"seed": str(seed), **ROWS[row].overrides}
-    spec = settings.load(_recipe(world), given)
+    spec = _spec(world, row, seed)
     kept, out, commit = _kept(world, row, seed), runs / "agents" / world / f"{row}-seed{seed}", provenance.commit()
-    actual = {key: made.get(value, value) for key, value in given.items()}
+    actual = {key: made.get(value, value) for key, value in _given(row, seed).items()}
     if error := _train(world, {**actual, "model.name": made[START]}, out):
         return error
     curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -154,14 +154,12 @@ def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) ->
     return ""
 
 
-def wanted(world: str, row: str, seed: int) -> tuple[bool, str]:
-    """Whether a run is still to be made; what is wrong with the file that is kept of it, or ""."""
-    kept = _kept(world, row, seed)
-    if not kept.is_file():
-        return True, ""
-    spec = settings.load(_recipe(world), {"seed": str(seed), **ROWS[row].overrides})
-    same = json.loads(kept.read_text())["recipe"] == spec.toml()
-    return False, "" if same else f"{kept} is of another recipe; remove it to have it run again"
+def _spec(world: str, row: str, seed: int) -> settings.AgentRecipe:
+    return settings.load(_recipe(world), _given(row, seed))
+
+
+def _given(row: str, seed: int) -> dict[str, str]:
+    return {"seed": str(seed), **ROWS[row].overrides}
 
 
 def _recipe(world: str) -> Path:
@@ -183,7 +181,7 @@ def table(world: str) -> str:
         return NOT_YET
     taken = [steps for files in kept.values() for facts in files if (steps := _steps(facts))]
     budget = min(taken, default=0)
-    head = ["", "paper", *METRICS.values(), f"Pass@1 at {budget:,} actions", "in the model", "CPU min", "seeds"]
+    head = ["", "paper", *METRICS.values(), f"Pass@1 at {budget:,} actions", "CPU min", "seeds"]
     lines = [head]
     if kept["spa"]:
         lines.append(["base", BASE[world], *_cells(kept["spa"], "base", budget)])
@@ -209,8 +207,7 @@ def _cells(files: Sequence[dict[str, Any]], policy: str, budget: int) -> list[st
     trained = files if policy in ("rl", "clone") else []
     minutes = f"{np.mean([facts['seconds_cpu'] for facts in trained]) / 60:.0f}" if trained else ""
     at_budget = [_at(facts, budget) for facts in trained if _steps(facts)]
-    imagined = [one["pass_at_1"] for facts in trained if (one := _measured(facts, policy, "imagined"))]
-    return [*cells, running.spread(at_budget), running.spread(imagined), minutes, str(len(files))]
+    return [*cells, running.spread(at_budget), minutes, str(len(files))]
 
 
 def _last(row: str) -> str:
@@ -218,9 +215,9 @@ def _last(row: str) -> str:
     return "clone" if ROWS[row].overrides.get("method") == "clone" else "rl"
 
 
-def _measured(facts: dict[str, Any], policy: str, arena: str = "real") -> dict[str, float]:
-    """Metrics of a policy in the world itself, or in its model, in the form of reply that RL has."""
-    wanted = (policy, tomllib.loads(facts["recipe"])["rl"]["form"], arena)
+def _measured(facts: dict[str, Any], policy: str) -> dict[str, float]:
+    """Metrics of a policy in the world itself, in the form of reply that reinforcement learning has."""
+    wanted = (policy, tomllib.loads(facts["recipe"])["rl"]["form"], "real")
     rows = facts["results"]["rows"]
     return {row["metric"]: row["value"] for row in rows if (row["policy"], row["form"], row["arena"]) == wanted}
 
@@ -243,19 +240,18 @@ def _at(facts: dict[str, Any], budget: int) -> float:
 
 def carry_out(todo: Sequence[tuple[str, str, int]], runs: Path, processes: int) -> list[str]:
     """Runs, world, row and seed each, after what they share; what went wrong."""
-    made: dict[tuple[str, int], dict[str, str]] = {(world, seed): {} for world, _, seed in todo}
-    needed = {
-        one: {value for world, row, seed in todo if (world, seed) == one for value in ROWS[row].overrides.values()}
-        for one in made
-    }
-    errors = {one: "" for one in made}
+    needed: dict[tuple[str, int], set[str]] = {}
+    for world, row, seed in todo:
+        needed.setdefault((world, seed), set()).update(ROWS[row].overrides.values())
+    made: dict[tuple[str, int], dict[str, str]] = {}
 
     def begin(one: tuple[str, int]) -> str:
-        errors[one] = prepare(*one, needed[one], runs, made[one])
-        return errors[one]
+        found, error = prepare(*one, needed[one], runs)
+        made.update({} if error else {one: found})
+        return error
 
-    failed = running.side_by_side(begin, list(made), processes, "what rows share")
-    ready = [(world, row, seed) for world, row, seed in todo if not errors[world, seed]]
+    failed = running.side_by_side(begin, list(needed), processes, "what rows share")
+    ready = [(world, row, seed) for world, row, seed in todo if (world, seed) in made]
     return failed + running.side_by_side(lambda one: run(*one, runs, made[one[0], one[2]]), ready, processes, "agents")
 
 
@@ -276,10 +272,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for row in a.rows
         if not ROWS[row].only or world in ROWS[row].only
     ]
-    found = {one: wanted(*one) for one in asked}
-    failed = [error for _, error in found.values() if error]
+    todo, failed = running.missing({one: (_kept(*one), _spec(*one).toml()) for one in asked})
     if not a.table:
-        todo = [one for one, (missing, _) in found.items() if missing]
         failed += carry_out(todo, a.runs, a.processes)
     for world in a.only:
         write(PAGE, f"agents-{world}", table(world))

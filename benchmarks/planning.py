@@ -21,6 +21,7 @@ from results import NOT_YET, write
 
 from swirl import durable
 from swirl.compare import provenance
+from swirl.config import Recipe
 from swirl.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,12 +43,10 @@ class Planned:
     Attributes:
         title: In the table.
         model: Overrides of the recipe of its learned model.
-        options: Of the world, for `swirl plan`.
     """
 
     title: str
     model: dict[str, str]
-    options: tuple[str, ...] = ()
 
 
 WORLDS = {
@@ -65,14 +64,13 @@ def learned(world: str, seed: int, runs: Path) -> tuple[Path, str]:
 def run(world: str, seed: int, runs: Path) -> str:
     """One run, planned in, and its kept file; what went wrong, or ""."""
     commit = provenance.commit()
-    spec = load_recipe(RECIPE, {"seed": str(seed), **WORLDS[world].model})
+    spec = _spec(world, seed)
     out, error = learned(world, seed, runs)
     if error:
         return error
     found = []
     for horizon in HORIZONS:
         words = ["plan", str(out), "--world", world, "--horizon", str(horizon), "--episodes", str(EPISODES), "--real"]
-        words += [word for option in WORLDS[world].options for word in ("--option", option)]
         done = subprocess.run(
             [sys.executable, "-m", "swirl.cli", *words, "--json"], capture_output=True, text=True, check=False
         )
@@ -86,12 +84,16 @@ def run(world: str, seed: int, runs: Path) -> str:
         "machine": provenance.machine(spec.device, spec.threads),
         "versions": provenance.versions(),
         "recipe": spec.toml(),
-        "model": json.loads((out / "results.json").read_text())["test"],
+        "model": [row for row in json.loads((out / "results.json").read_text())["rows"] if row["split"] == "test"],
         "rows": found,
     }
     KEPT.mkdir(parents=True, exist_ok=True)
     durable.atomic_write(_kept(world, seed), json.dumps(facts, indent=1) + "\n")
     return ""
+
+
+def _spec(world: str, seed: int) -> Recipe:
+    return load_recipe(RECIPE, {"seed": str(seed), **WORLDS[world].model})
 
 
 def _kept(world: str, seed: int) -> Path:
@@ -129,10 +131,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="only write the table")
     a = parser.parse_args(words)
-    todo = [(world, seed) for seed in a.seeds for world in a.only if not _kept(world, seed).is_file()]
-    failed = []
+    asked = [(world, seed) for seed in a.seeds for world in a.only]
+    todo, failed = running.missing({one: (_kept(*one), _spec(*one).toml()) for one in asked})
     if not a.table:
-        failed = running.side_by_side(lambda one: run(*one, a.runs), todo, a.processes, "planning")
+        failed += running.side_by_side(lambda one: run(*one, a.runs), todo, a.processes, "planning")
     write(PAGE, "planning", table())
     print("\n".join(failed), end="\n" * bool(failed))
     return int(bool(failed))

@@ -1,5 +1,6 @@
 """What tables share that are made of whole runs: the runs, in processes of their own, and cells."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,21 @@ def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
         command = [sys.executable, "-m", "swirl.cli", *words, "--out", str(out), *overrides]
         done = subprocess.run(command, stdout=log, stderr=log, check=False)
     return f"{out.name}: exit code {done.returncode}, see {out.with_suffix('.log')}" if done.returncode else ""
+
+
+def missing(asked: Mapping[One, tuple[Path, str]]) -> tuple[list[One], list[str]]:
+    """Of what is asked for the runs whose files are not there, and what is wrong with files that are.
+
+    Args:
+        asked: Of each run its kept file and its recipe, which the file has as "recipe".
+    """
+    there = {one: (kept, recipe) for one, (kept, recipe) in asked.items() if kept.is_file()}
+    wrong = [
+        f"{kept} is of another recipe; remove it to have it run again"
+        for kept, recipe in there.values()
+        if json.loads(kept.read_text())["recipe"] != recipe
+    ]
+    return [one for one in asked if one not in there], wrong
 
 
 def side_by_side(work: Callable[[One], str], todo: Sequence[One], processes: int, title: str) -> list[str]:

@@ -1,6 +1,9 @@
 """Shared fixtures: models small enough for one thread, built once per session."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -46,6 +49,18 @@ def pytest_collection_modifyitems(items):
     """Several processes end at about the same time where what takes longest begins first."""
     place = {name: i for i, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
+
+
+def load_benchmark(name):
+    """A module of benchmarks/, anew."""
+    folder = Path(__file__).parent.parent / "benchmarks"
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # they import each other
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", folder / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
 
 
 def randomise(folder, std):

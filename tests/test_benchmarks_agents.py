@@ -1,11 +1,11 @@
 """The tables of agents, made from kept files alone."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import load_benchmark
 
 from swirl.agents import stages
 
@@ -14,11 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def agents(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("agents_tables", ROOT / "benchmarks" / "agents.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, "agents_tables", module)
-    spec.loader.exec_module(module)
+    module = load_benchmark("agents")
     monkeypatch.setattr(module, "KEPT", tmp_path)
     return module
 
@@ -54,7 +50,7 @@ def test_a_table_reads_every_row_at_its_end_and_at_as_many_actions(agents, tmp_p
     # Self-play took 150 of the 300 actions: the first iteration is all that fits.
     assert cells["SPA"][8] == "20.0 [20.0, 20.0]"
     assert cells["RL + state estimation"][8] == "60.0 [60.0, 60.0]"
-    assert cells["SPA"][9:] == ["98.0 [98.0, 98.0]", "2", "2"]
+    assert cells["SPA"][9:] == ["2", "2"]
     assert cells["base"][2] == "10.0 [10.0, 10.0]"
     assert cells["the world's solver"][2] == "90.0 [90.0, 90.0]"
 
@@ -69,10 +65,12 @@ def test_until_the_first_checkpoint_a_run_is_where_it_began(agents, tmp_path):
 
 def test_a_kept_file_of_another_recipe_is_not_taken_for_this_one(agents, tmp_path):
     keep(tmp_path, "spa", 0, 0.6, 50, [{"steps": 100}])
-    missing, error = agents.wanted("sokoban", "spa", 0)
-    assert not missing
-    assert "is of another recipe; remove it" in error
-    assert agents.wanted("sokoban", "spa", 1) == (True, "")
+    asked = {seed: (agents._kept("sokoban", "spa", seed), "another") for seed in (0, 1)}
+    todo, [error] = agents.running.missing(asked)
+    assert todo == [1]
+    assert "spa-seed0.json is of another recipe; remove it" in error
+    same = {0: (asked[0][0], json.loads(asked[0][0].read_text())["recipe"])}
+    assert agents.running.missing(same) == ([], [])
 
 
 SMALL = {

@@ -1,25 +1,17 @@
 """The table of planning: made by the command that users have, and from kept files alone."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from conftest import load_benchmark
 
 from swirl import tiny
 from swirl.config import Model
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
 def planning(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("planning_table", ROOT / "benchmarks" / "planning.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "planning_table", module)
-    spec.loader.exec_module(module)
+    module = load_benchmark("planning")
     monkeypatch.setattr(module, "KEPT", tmp_path / "kept")
     return module
 
@@ -27,7 +19,11 @@ def planning(tmp_path, monkeypatch):
 def test_a_run_is_planned_in_at_every_horizon_and_kept(planning, tmp_path, monkeypatch):
     run = tmp_path / "run"
     tiny.build(["# # # _ P X O"], run, Model(vocabulary=300, hidden=32, layers=1, heads=2, max_length=512), seed=0)
-    (run / "results.json").write_text(json.dumps({"test": [{"metric": "exact_match", "value": 0.5}]}))
+    rows = [
+        {"split": split, "metric": "exact_match", "value": value}
+        for split, value in (("validation", 0.4), ("test", 0.5))
+    ]
+    (run / "results.json").write_text(json.dumps({"rows": rows}))
     monkeypatch.setattr(planning, "learned", lambda world, seed, runs: (run, ""))
     monkeypatch.setattr(planning, "HORIZONS", (1, 2))
     monkeypatch.setattr(planning, "EPISODES", 2)
@@ -36,6 +32,7 @@ def test_a_run_is_planned_in_at_every_horizon_and_kept(planning, tmp_path, monke
     assert {(row["planner"], row["horizon"]) for row in kept["rows"]} == {
         (planner, horizon) for planner in planning.PLANNERS for horizon in (1, 2)
     }
+    assert kept["model"] == rows[1:]
     assert str(tmp_path) not in json.dumps(kept)
     assert 'world = "frozenlake"' in kept["recipe"]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in planning.table().splitlines()]

@@ -1,10 +1,10 @@
 """The page of worlds says what the kept measurements say, of every world; and the measurements are of what they say."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from conftest import load_benchmark
 
 from swirl import worlds
 
@@ -13,10 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def recordings():
-    spec = importlib.util.spec_from_file_location("recordings", ROOT / "benchmarks" / "recordings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("recordings")
 
 
 def test_the_page_is_made_of_the_kept_files_and_has_every_world(recordings):

@@ -1,26 +1,19 @@
 """The published tables: what they say is what the kept files hold."""
 
-import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from conftest import load_benchmark
 
 from swirl.compare import comparison
 
 ROOT = Path(__file__).parent.parent
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-RESULTS = load()
+RESULTS = load_benchmark("results")
 
 
 @pytest.mark.parametrize("name", RESULTS.TABLES)

@@ -79,6 +79,24 @@ def test_both_ends_of_a_lake_may_be_anywhere_and_there_is_a_way():
     assert len(starts) >= 12 and len(goals) >= 12  # of 16 cells
 
 
+def test_on_slippery_ice_with_both_ends_anywhere_ten_actions_are_enough_half_the_time():
+    """For the best policy there is, by value iteration over Gymnasium's own chances."""
+    lake, reached = FrozenLake(slippery=True, scattered=True), []
+    for seed in range(300):
+        lake.reset(seed)
+        over = [cell in "HG" for row in lake._map for cell in row]
+        worth = [0.0] * 16
+        for _ in range(10):
+            worth = [0.0 if over[cell] else best(lake._env.P[cell].values(), worth) for cell in range(16)]
+        reached.append(worth[lake._env.s])
+    assert np.mean(reached) == pytest.approx(0.497, abs=5e-4)
+
+
+def best(actions, worth):
+    """The chance of the goal after the best of some actions; of each, what may come of it."""
+    return max(sum(chance * (reward + worth[to]) for chance, to, reward, _ in ways) for ways in actions)
+
+
 def test_rooms_are_as_easy_as_is_asked():
     """Of the same draws those are left that the bound allows; one bound lower loses some."""
     lengths = []
