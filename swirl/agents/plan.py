@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from swirl import api, progress
 from swirl.agents import head
 from swirl.agents.control import Blind, at_random, control, results
-from swirl.agents.planning import METHODS, Plan, Search, Task
-from swirl.agents.simulators import Expand, Imagined, Outcome, Real, by_rules, no_outcome
+from swirl.agents.planning import METHODS, Plan, Planner, Search, Task
+from swirl.agents.simulators import Expand, Imagined, Outcome, Real, Simulator, by_rules, no_outcome
 from swirl.api import ForwardModel
 from swirl.errors import InputError
 from swirl.eval import rows
@@ -84,12 +84,15 @@ def measure(
     def planner(expand: Expand, tasks: Sequence[Task]) -> list[Plan]:
         return METHODS[method](expand, tasks, search)
 
-    out = results("random", control(world, Blind(), at_random, seeds, goal=goal))
+    def played(name: str, simulator: Simulator, planner: Planner, replan: int) -> rows.Results:
+        episodes = control(world, simulator, planner, seeds, replan, goal)
+        return results(name, episodes, simulator.calls)
+
+    out = played("random", Blind(), at_random, 1)
     if forward is not None:
-        imagined = Imagined([forward], outcome, samples)
-        out += results(str(forward.checkpoint), control(world, imagined, planner, seeds, replan, goal))
+        out += played(str(forward.checkpoint), Imagined([forward], outcome, samples), planner, replan)
     if real:
-        out += results("real-world", control(world, Real(world), planner, seeds, replan, goal))
+        out += played("real-world", Real(), planner, replan)
     return out
 
 

@@ -58,11 +58,12 @@ class Simulator(Protocol):
 
     calls: int
 
-    def start(self, states: Sequence[State]) -> Node:
+    def start(self, states: Sequence[State], world: World | None = None) -> Node:
         """The node of where an episode stands now.
 
         Args:
             states: Those that it has shown, the oldest first; at least one.
+            world: Where it is played; a model does without.
         """
         ...
 
@@ -118,7 +119,7 @@ class Imagined:
         self.calls = self.unreadable = 0
         self._known: dict[tuple[str, tuple[str, ...], str], Node] = {}
 
-    def start(self, states: Sequence[State]) -> Node:
+    def start(self, states: Sequence[State], world: World | None = None) -> Node:
         """See `Simulator.start`."""
         *past, here = [self.forwards[0].write(state) for state in states[-self.history - 1 :]]
         return Node(here, handle=tuple(past))
@@ -229,36 +230,40 @@ class Real:
 
     Chances are copied too: where the world rolls dice, looking ahead sees how they will fall.
 
-    Args:
-        world: The world; `start` copies it as it stands then.
-
     Attributes:
         calls: Steps that were taken.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world, self.calls = world, 0
+    def __init__(self) -> None:
+        self.calls = 0
 
-    def start(self, states: Sequence[State]) -> Node:
-        """See `Simulator.start`.
+    def start(self, states: Sequence[State], world: World | None = None) -> Node:
+        """See `Simulator.start`; the world is copied as it stands.
 
         Raises:
-            InputError: The world cannot be copied.
+            InputError: There is no world, or it cannot be copied.
         """
-        return Node(state_text(states[-1]), handle=_copied(self.world))
+        if world is None:
+            raise InputError("nothing to try actions in; give the world in which the episode is played")
+        return Node(state_text(states[-1]), handle=copied(world))
 
     def expand(self, nodes: Sequence[Node], actions: Sequence[str]) -> list[Node]:
         """See `Simulator.expand`; an episode that a limit has ended goes no further either."""
         out = []
         for node, action in zip(nodes, actions, strict=True):
-            world = _copied(node.handle)
+            world = copied(node.handle)
             state, reward, terminated, truncated, _ = world.step(action)
             out.append(Node(state_text(state), reward, terminated or truncated, 0.0, world))
         self.calls += len(out)
         return out
 
 
-def _copied(world: World) -> World:
+def copied(world: World) -> World:
+    """A world that goes on from where this one stands.
+
+    Raises:
+        InputError: It holds what cannot be copied, say a process.
+    """
     try:
         return copy.deepcopy(world)
     except (TypeError, copy.Error, pickle.PicklingError) as error:

@@ -354,8 +354,8 @@ def test_a_beam_in_the_real_world_finds_a_shortest_solution_within_its_horizon(n
     world, horizon, found = worlds.make(name, **options), 7, 0
     for seed in seeds:
         state, _ = world.reset(seed)
-        solution, simulator = world.solve(), Real(world)
-        task = Task(simulator.start([state]), lambda node: world.legal())
+        solution, simulator = world.solve(), Real()
+        task = Task(simulator.start([state], world), lambda node: world.legal())
         [plan] = beam(simulator.expand, [task], Search(horizon, width=64))
         if len(solution) > horizon:
             assert not plan.nodes[-1].terminated or plan.nodes[-1].reward <= 0

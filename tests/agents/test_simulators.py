@@ -197,8 +197,8 @@ def test_copies_of_the_world_are_stepped_and_the_world_stays(monkeypatch):
     lake, twin = worlds.make("frozenlake"), worlds.make("frozenlake")
     state, _ = lake.reset(4)
     twin.reset(4)
-    simulator = Real(lake)
-    here = simulator.start([state])
+    simulator = Real()
+    here = simulator.start([state], lake)
     for _ in range(2):  # the node stays, too
         nodes = simulator.expand([here] * 4, lake.actions(state))
         for action, node in zip(lake.actions(state), nodes, strict=True):
@@ -213,8 +213,8 @@ def test_copies_of_the_world_are_stepped_and_the_world_stays(monkeypatch):
 def test_what_a_limit_has_ended_goes_no_further():
     lake = worlds.make("frozenlake", max_steps=1)
     state, _ = lake.reset(0)
-    simulator = Real(lake)
-    [node] = simulator.expand([simulator.start([state])], ["Left"])
+    simulator = Real()
+    [node] = simulator.expand([simulator.start([state], lake)], ["Left"])
     assert (node.reward, node.terminated) == (0.0, True)
 
 
@@ -223,7 +223,9 @@ def test_a_world_that_cannot_be_copied_is_refused():
     world.reset(0)
     world.module = copy
     with pytest.raises(InputError, match=r"the world 'counter' cannot be copied .*; plan in a model"):
-        Real(world).start(["count 1"])
+        Real().start(["count 1"], world)
+    with pytest.raises(InputError, match="nothing to try actions in; give the world"):
+        Real().start(["count 1"])
 
 
 def test_no_outcome_says_nothing():
