@@ -62,7 +62,7 @@ def test_a_world_that_cannot_be_copied_plays_one_episode_after_another():
     episodes = control(Process(), Blind(), watched, seeds)
     assert set(together) == {1}
     assert episodes == control(Counter(), Blind(), at_random, seeds)
-    with pytest.raises(InputError, match="cannot be copied .cannot copy a process.*plan in a model"):
+    with pytest.raises(InputError, match=r"cannot be copied .cannot copy a process.*plan in a model"):
         control(Process(), Real(), planner(2), [0])
 
 
