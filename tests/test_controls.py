@@ -8,9 +8,12 @@ from test_run import RECIPE, rows, write
 from whole_runs import phases_of
 
 from swirl import metrics
+from swirl.config import Recipe, Swirl
 from swirl.eval import held_out
 from swirl.methods.oracle import MOST, PATIENCE
-from swirl.methods.shuffled_reward import _shuffled
+from swirl.methods.phases import Pair
+from swirl.methods.shuffled_reward import _shuffled, shuffled_reward
+from swirl.methods.swirl import swirl as published
 from swirl.types import ROLES
 
 SMALL = """
@@ -103,3 +106,32 @@ def test_rewards_are_dealt_out_alike_for_the_same_completions_and_otherwise_for_
     assert dealt != [float(i) for i in range(40)]
     assert reward(completion_ids=given, state=[]) == dealt  # a phase that resumes
     assert reward(completion_ids=[[i, 1] for i in range(40)], state=[]) != dealt
+
+
+def test_shuffled_rewards_are_dealt_in_the_phases_of_the_method_and_stop_when_it_would():
+    class Run:
+        """Stalls after the second round; notes what was trained."""
+
+        recipe = Recipe(swirl=Swirl(rounds=5, patience=2))
+
+        def __init__(self):
+            self.done = []
+
+        def label(self, stage, pair, count):
+            return f"{stage}-label"
+
+        def grpo(self, stage, role, pair, labelled, rewarding, settings):
+            self.done.append((stage, role, rewarding))
+            return pair
+
+        def stalled(self, patience, r):
+            return (patience, r) == (2, 2)
+
+    control, plain = Run(), Run()
+    assert shuffled_reward(control, Pair("f", "i")) == published(plain, Pair("f", "i"))
+    assert [done[:2] for done in control.done] == [
+        (f"shuffled-reward{r}", role) for r in (1, 2) for role in ("forward", "inverse")
+    ]
+    assert [(rewarding.func, *rewarding.args) for *_, rewarding in control.done] == [
+        (_shuffled, rewarding) for *_, rewarding in plain.done
+    ]

@@ -11,18 +11,31 @@ what the paper runs; the anchors (`replay`, `fidelity`, `min_spread`) are off un
 Source: SWIRL, arXiv 2602.06130, algorithm 1. `swirl train recipes/minigrid-published.toml`
 """
 
+from collections.abc import Callable
+
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
-from swirl.rewards.likelihood import action_likelihood, next_state_likelihood
+from swirl.rewards.likelihood import Likelihood, Reward, action_likelihood, next_state_likelihood
+
+Rewarding = Callable[[Likelihood], Reward]
+"""What makes a reward of the frozen model that scores."""
 
 
-def swirl(run: Runner, pair: Pair) -> Pair:
-    """Alternate Phase I and Phase II; stop early where neither role has improved for `patience` rounds."""
+def swirl(
+    run: Runner,
+    pair: Pair,
+    stage: str = "swirl",
+    control: Callable[[Rewarding], Rewarding] = lambda rewarding: rewarding,
+) -> Pair:
+    """Alternate Phase I and Phase II; stop early where neither role has improved for `patience` rounds.
+
+    `control` makes the rewards of a control of the two.
+    """
     settings = run.recipe.swirl
     for r in range(1, settings.rounds + 1):
-        labelled = run.label(f"swirl{r}", pair, settings.steps * settings.prompts)
-        pair = run.grpo(f"swirl{r}", "forward", pair, labelled, action_likelihood, settings)
-        pair = run.grpo(f"swirl{r}", "inverse", pair, labelled, next_state_likelihood, settings)
+        labelled = run.label(f"{stage}{r}", pair, settings.steps * settings.prompts)
+        pair = run.grpo(f"{stage}{r}", "forward", pair, labelled, control(action_likelihood), settings)
+        pair = run.grpo(f"{stage}{r}", "inverse", pair, labelled, control(next_state_likelihood), settings)
         if run.stalled(settings.patience, r):
             break
     return pair
