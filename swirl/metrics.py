@@ -181,7 +181,19 @@ def majority_action(actions: Sequence[str]) -> str:
 
 
 def forward_values(states: Sequence[str], truths: Sequence[str], predictions: Sequence[str]) -> Values:
-    """Next-state metrics row by row, for intervals; `summarise_forward` is their mean and says what they are."""
+    """Next-state metrics row by row, for means and intervals; what they are is in docs/metrics.md.
+
+    Args:
+        states: The states before the step.
+        truths: The recorded next states, row by row.
+        predictions: The predicted next states, row by row.
+
+    Returns:
+        Per metric its values, and the rows that it is defined on; a metric over no rows is left out.
+
+    Raises:
+        ValueError: The sequences differ in length.
+    """
     _check_lengths(states=states, truths=truths, predictions=predictions)
     rows = list(zip(states, truths, predictions, strict=True))
     exact = [exact_match(prediction, truth) for _, truth, prediction in rows]
@@ -205,34 +217,23 @@ def forward_values(states: Sequence[str], truths: Sequence[str], predictions: Se
     )
 
 
-def summarise_forward(
-    states: Sequence[str], truths: Sequence[str], predictions: Sequence[str]
-) -> dict[str, tuple[float, int]]:
-    """Next-state metrics over a set of transitions.
-
-    `exact_match_changed` (the headline), `changed_facts_f1` and `copy_rate` (the share of predictions that equal their
-    input state) are over changed transitions, `false_change_rate` over unchanged ones, `structured_f1` over those whose
-    recorded next state holds a tree, `exact_match`, `token_f1`, `rouge_l`, `bleu` and `unreadable_rate` (the share of
-    replies that could not be read, which are "") over all.
+def inverse_values(
+    states: Sequence[str], truths: Sequence[str], actions: Sequence[str], predictions: Sequence[str]
+) -> Values:
+    """Action metrics row by row, for means and intervals; what they are is in docs/metrics.md.
 
     Args:
         states: The states before the step.
         truths: The recorded next states, row by row.
-        predictions: The predicted next states, row by row.
+        actions: The recorded actions, row by row.
+        predictions: The predicted actions, row by row.
 
     Returns:
-        Per metric its mean and the number of rows it is over; a metric over no rows is left out.
+        Per metric its values, and the rows that it is defined on; a metric over no rows is left out.
 
     Raises:
         ValueError: The sequences differ in length.
     """
-    return _means(forward_values(states, truths, predictions))
-
-
-def inverse_values(
-    states: Sequence[str], truths: Sequence[str], actions: Sequence[str], predictions: Sequence[str]
-) -> Values:
-    """Action metrics row by row, for intervals; `summarise_inverse` is their mean and says what they are."""
     _check_lengths(states=states, truths=truths, actions=actions, predictions=predictions)
     match = [action_match(prediction, action) for prediction, action in zip(predictions, actions, strict=True)]
     pairs = [
@@ -253,35 +254,6 @@ def inverse_values(
     )
 
 
-def summarise_inverse(
-    states: Sequence[str], truths: Sequence[str], actions: Sequence[str], predictions: Sequence[str]
-) -> dict[str, tuple[float, int]]:
-    """Action metrics over a set of transitions.
-
-    `action_exact_match_changed` is the headline: on unchanged transitions the action is not identifiable from the two
-    states, so `action_exact_match` (over all) has a ceiling below 1 that depends on the world. So have `action_bleu`
-    and `action_rouge_l`, over all too and of actions as `normalise_action` gives them. `unique_actions` is the number
-    of different predictions, `action_length_mean` their mean length in whitespace-separated tokens,
-    `action_unreadable_rate` the share of replies that could not be read.
-
-    Args:
-        states: The states before the step.
-        truths: The recorded next states, row by row.
-        actions: The recorded actions, row by row.
-        predictions: The predicted actions, row by row.
-
-    Returns:
-        Per metric its value and the number of rows it is over; a metric over no rows is left out.
-
-    Raises:
-        ValueError: The sequences differ in length.
-    """
-    summary = _means(inverse_values(states, truths, actions, predictions))
-    if predictions:
-        summary["unique_actions"] = (float(len(set(map(normalise_action, predictions)))), len(predictions))
-    return summary
-
-
 def _numbered_lines(text: str) -> Counter[tuple[int, str]]:
     """The text's lines with their numbers; two texts have the same ones exactly where `exact_match` holds."""
     return Counter(enumerate(normalise(text).split("\n")))
@@ -300,10 +272,6 @@ def _multiset_f1(one: Counter, other: Counter) -> float:
 
 def _defined(metrics: dict[str, tuple[list, np.ndarray]]) -> Values:
     return {name: (np.array(values, dtype=np.float64), rows) for name, (values, rows) in metrics.items() if len(rows)}
-
-
-def _means(values: Values) -> dict[str, tuple[float, int]]:
-    return {name: (float(value.mean()), len(rows)) for name, (value, rows) in values.items()}
 
 
 def _check_lengths(**columns: Sequence | np.ndarray) -> None:

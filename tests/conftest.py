@@ -51,6 +51,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))
 
 
+def means(values):
+    """Per metric the mean of its values and how many they are, of what `swirl.metrics` gives row by row."""
+    return {name: (float(value.mean()), len(rows)) for name, (value, rows) in values.items()}
+
+
 def load_benchmark(name):
     """A module of benchmarks/, anew."""
     folder = Path(__file__).parent.parent / "benchmarks"

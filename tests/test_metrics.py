@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import sacrebleu
+from conftest import means
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
@@ -184,11 +185,11 @@ def test_majority_action():
         metrics.majority_action([])
 
 
-def test_summarise_forward_by_hand():
+def test_next_state_metrics_by_hand():
     states = ["a\nx", "a\nx", "a\nx", "a\nx"]
     truths = ["b\nx", "b\nx", "a\nx", "a\nx"]
     predictions = ["b\nx", "a\nx", "a\nx", "a\ny"]  # right, copied, right, false change
-    assert metrics.summarise_forward(states, truths, predictions) == {
+    assert means(metrics.forward_values(states, truths, predictions)) == {
         "exact_match_changed": (0.5, 2),
         "exact_match": (0.5, 4),
         "changed_facts_f1": (0.5, 2),
@@ -203,11 +204,11 @@ def test_summarise_forward_by_hand():
 
 
 def test_replies_that_cannot_be_read_are_counted_and_wrong():
-    found = metrics.summarise_forward(["a", "a"], ["b", "a"], ["", " "])
+    found = means(metrics.forward_values(["a", "a"], ["b", "a"], ["", " "]))
     assert found["unreadable_rate"] == (1.0, 2)
     assert found["changed_facts_f1"] == (0.0, 1)
     assert found["false_change_rate"] == (1.0, 1)
-    assert metrics.summarise_inverse(["a", "a"], ["b", "a"], ["x", "y"], ["x", ""])["action_unreadable_rate"] == (
+    assert means(metrics.inverse_values(["a", "a"], ["b", "a"], ["x", "y"], ["x", ""]))["action_unreadable_rate"] == (
         0.5,
         2,
     )
@@ -215,7 +216,7 @@ def test_replies_that_cannot_be_read_are_counted_and_wrong():
 
 def test_copy_input_baseline():
     states, truths = ["a", "a", "a"], ["b", "c", "a"]
-    summary = metrics.summarise_forward(states, truths, predictions=states)
+    summary = means(metrics.forward_values(states, truths, predictions=states))
     assert summary["exact_match_changed"] == (0.0, 2)
     assert summary["changed_facts_f1"] == (0.0, 2)
     assert summary["copy_rate"] == (1.0, 2)
@@ -224,7 +225,7 @@ def test_copy_input_baseline():
 
 
 def test_metrics_without_rows_are_left_out():
-    assert set(metrics.summarise_forward(["a"], ["a"], ["b"])) == {
+    assert set(metrics.forward_values(["a"], ["a"], ["b"])) == {
         "exact_match",
         "false_change_rate",
         "token_f1",
@@ -232,19 +233,18 @@ def test_metrics_without_rows_are_left_out():
         "rouge_l",
         "bleu",
     }
-    assert "false_change_rate" not in metrics.summarise_forward(["a"], ["b"], ["b"])
-    assert metrics.summarise_forward([], [], []) == {}
-    assert metrics.summarise_inverse([], [], [], []) == {}
-    assert "action_exact_match_changed" not in metrics.summarise_inverse(["a"], ["a"], ["up"], ["up"])
+    assert "false_change_rate" not in metrics.forward_values(["a"], ["b"], ["b"])
+    assert metrics.forward_values([], [], []) == {}
+    assert metrics.inverse_values([], [], [], []) == {}
+    assert "action_exact_match_changed" not in metrics.inverse_values(["a"], ["a"], ["up"], ["up"])
 
 
-def test_summarise_inverse_by_hand():
+def test_action_metrics_by_hand():
     states, truths = ["a", "a", "a"], ["b", "c", "a"]
-    summary = metrics.summarise_inverse(states, truths, ["go up", "down", "wait"], ["Go  up", "left", "go up"])
+    summary = means(metrics.inverse_values(states, truths, ["go up", "down", "wait"], ["Go  up", "left", "go up"]))
     assert summary == {
         "action_exact_match_changed": (0.5, 2),
         "action_exact_match": (pytest.approx(1 / 3), 3),
-        "unique_actions": (2.0, 3),
         # "left" has no word of "down", "go up" none of "wait".
         "action_bleu": (pytest.approx(1 / 3), 3),
         "action_rouge_l": (pytest.approx(1 / 3), 3),
@@ -256,9 +256,8 @@ def test_summarise_inverse_by_hand():
 def test_majority_action_baseline():
     actions = ["up", "down", "up", "wait"]
     baseline = [metrics.majority_action(actions)] * 4
-    summary = metrics.summarise_inverse(["a"] * 4, ["b", "b", "b", "a"], actions, baseline)
+    summary = means(metrics.inverse_values(["a"] * 4, ["b", "b", "b", "a"], actions, baseline))
     assert summary["action_exact_match_changed"] == (pytest.approx(2 / 3), 3)
-    assert summary["unique_actions"] == (1.0, 4)
 
 
 def test_values_name_their_rows():
@@ -272,9 +271,9 @@ def test_values_name_their_rows():
 
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="'predictions': 1"):
-        metrics.summarise_forward(["a", "a"], ["b", "b"], ["b"])
+        metrics.forward_values(["a", "a"], ["b", "b"], ["b"])
     with pytest.raises(ValueError, match="'actions': 2"):
-        metrics.summarise_inverse(["a"], ["b"], ["x", "y"], ["x"])
+        metrics.inverse_values(["a"], ["b"], ["x", "y"], ["x"])
 
 
 @given(lines, lines, st.integers(1, 6))
@@ -322,5 +321,5 @@ def test_a_wrong_action_never_raises_the_match(actions, data):
     right = data.draw(st.lists(st.booleans(), min_size=len(actions), max_size=len(actions)))
     predictions = [action if ok else "junk" for action, ok in zip(actions, right, strict=True)]
     states, truths = ["a"] * len(actions), ["b"] * len(actions)
-    summary = metrics.summarise_inverse(states, truths, actions, predictions)
+    summary = means(metrics.inverse_values(states, truths, actions, predictions))
     assert summary["action_exact_match_changed"] == (pytest.approx(sum(right) / len(right)), len(right))

@@ -8,6 +8,7 @@ import random
 import re
 
 import pytest
+from conftest import means
 
 from swirl import metrics
 
@@ -54,7 +55,7 @@ ACTION_SIGN = {
     "action_rouge_l": 1,
     "action_unreadable_rate": -1,
 }
-NEUTRAL = {"action_length_mean", "unique_actions"}
+NEUTRAL = {"action_length_mean"}
 """Say what actions are like, not whether they are right."""
 
 
@@ -115,14 +116,14 @@ def check(summaries, sign, still):
 def test_a_worse_next_state_scores_worse(perturb, still):
     states, truths = zip(*ROWS, strict=True)
     found = summaries(
-        [perturb(*row) for row in ROWS], lambda predictions: metrics.summarise_forward(states, truths, predictions)
+        [perturb(*row) for row in ROWS], lambda predictions: means(metrics.forward_values(states, truths, predictions))
     )
     check(found, SIGN, still)
 
 
 def test_copying_scores_nothing_on_what_changed():
     states, truths = zip(*ROWS, strict=True)
-    found = metrics.summarise_forward(states, truths, states)
+    found = means(metrics.forward_values(states, truths, states))
     assert (found["copy_rate"][0], found["exact_match_changed"][0], found["changed_facts_f1"][0]) == (1, 0, 0)
     assert all(found[name][0] > 0.5 for name in ("token_f1", "rouge_l", "bleu", "structured_f1"))  # and so much there
 
@@ -132,7 +133,7 @@ def test_a_worse_action_scores_worse(perturb, still):
     states, truths = zip(*ROWS, strict=True)
     found = summaries(
         [perturb("", action) for action in ACTIONS],
-        lambda predictions: metrics.summarise_inverse(states, truths, ACTIONS, predictions),
+        lambda predictions: means(metrics.inverse_values(states, truths, ACTIONS, predictions)),
     )
     check(found, ACTION_SIGN, still)
 
@@ -141,7 +142,7 @@ def test_actions_of_other_rows_score_worse_the_more_of_them():
     states, truths = zip(*ROWS, strict=True)
     mixed = [[action, ACTIONS[(i + 1) % 5]] for i, action in enumerate(ACTIONS)]
     found = [
-        metrics.summarise_inverse(states, truths, ACTIONS, [pair[i < n] for i, pair in enumerate(mixed)])
+        means(metrics.inverse_values(states, truths, ACTIONS, [pair[i < n] for i, pair in enumerate(mixed)]))
         for n in range(len(ACTIONS) + 1)
     ]
     check(found, ACTION_SIGN, {"action_unreadable_rate"})

@@ -498,7 +498,7 @@ def test_mutual_information_rises_where_a_private_code_loses_its_one_right_actio
     recorded, code = ["up", "up", "down", "down"], ["down", "down", "up", "up"]
     some_right = ["up", "down", "up", "up"]
     right, none = (
-        metrics.summarise_inverse(["a"] * 4, ["b"] * 4, recorded, told)["action_exact_match_changed"][0]
+        metrics.inverse_values(["a"] * 4, ["b"] * 4, recorded, told)["action_exact_match_changed"][0].mean()
         for told in (some_right, code)
     )
     assert (right, none) == (1 / 4, 0)
