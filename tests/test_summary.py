@@ -39,6 +39,14 @@ def test_a_gain_is_over_the_warm_up_in_both_roles(forward, inverse, expected):
     ]
 
 
+def test_verification_at_test_time_is_no_gain_of_the_model_and_no_loss():
+    inverse = {"warmup": 0.5, "verified": 0.6}
+    gained = {"warmup": 0.5, "verified": 0.6, "best-of-2": 0.4, "best-of-8": 0.45}
+    assert shortfalls(results(gained, inverse)) == []
+    [line] = shortfalls(results({"warmup": 0.5, "verified": 0.4, "best-of-8": 0.9}, inverse))
+    assert "is 0.4000 after verified, and was 0.5000 after warmup" in line
+
+
 def test_a_warm_up_alone_gains_nothing():
     alone = shortfalls(results({"copy-input": 0.0, "warmup": 0.5}, {"majority-action": 0.3, "warmup": 0.5}))
     assert [line.split(":")[0] for line in alone] == [f"the {role} model did not gain" for role in METRICS]
