@@ -184,8 +184,11 @@ class Verified:
     """Stop after this many rounds without a better validation score of either role; 0: never."""
     pairs: int = 4000
     """State-only pairs labelled per round; 0: all of them."""
+    listed: bool = True
+    """Whether candidates are the actions that the world lists, where it does; else they are sampled, as where nobody
+    knows a list: of a recording of your own (`data.path`), or in a world without one."""
     candidates: int = 8
-    """Actions sampled per pair where the world does not list its actions."""
+    """Actions sampled per pair where candidates are not listed."""
     precision: float = 0.9
     """Expected share of right labels among those kept; how sure to be is calibrated on validation."""
     coverage: float = 0.5
@@ -197,7 +200,7 @@ class Verified:
     learning_rate: float = 1e-3
     lr_warmup: float = 0.05
     label_share: float = 0.1
-    """Least share of labelled transitions in the training rows of a round."""
+    """Least share of labelled transitions in the training rows of a round, about: they are repeated whole."""
     select: Literal["best", "last"] = "last"
     """Which checkpoint of a round goes on: the best on validation, the round's start included, or the last. The labels
     get better from round to round, by less than a hundred validation labels can tell."""
@@ -217,10 +220,13 @@ class Inferred:
     learning_rate: float = 1e-3
     lr_warmup: float = 0.05
     label_share: float = 0.1
-    """`sft-merge`, `bootstrap`: least share of labelled transitions in the training rows."""
+    """`sft-merge`, `bootstrap`: least share of labelled transitions in the training rows, about: they are repeated
+    whole."""
     change_weight: float = 1.0
     """`bootstrap`, where next states are written whole: how many times as much a token counts that belongs to what
     changed; 1: all alike."""
+    select: Literal["best", "last"] = "best"
+    """Which checkpoint of a round goes on: the best on validation, the round's start included, or the last."""
 
     def at_once(self) -> "Inferred":
         """The steps of all rounds as one round."""
@@ -243,7 +249,7 @@ class Experience:
     learning_rate: float = 1e-3
     lr_warmup: float = 0.05
     label_share: float = 0.1
-    """Least share of labelled transitions in the training rows."""
+    """Least share of labelled transitions in the training rows, about: they are repeated whole."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +257,8 @@ class Evaluation:
     """How held-out quality is measured."""
 
     select: Literal["best", "last"] = "best"
-    """Keep the checkpoint of a supervised phase that is best on validation (its start included), or the last."""
+    """Keep the checkpoint of a supervised phase that is best on validation (its start included), or the last; where the
+    method's own section does not say."""
     checkpoints: int = 3
     """Evenly spaced checkpoints per phase; also where an interrupted phase continues."""
     max_rows: int = 2000

@@ -257,3 +257,9 @@ def test_the_best_of_several_probes_counts(monkeypatch):
 )
 def test_times_have_two_digits(seconds, text):
     assert plan._time(seconds) == text
+
+
+def test_a_list_of_actions_counts_where_it_is_asked_for():
+    rows = [{"state": "room 5 5\nagent 1 1 right\ncarrying nothing"}]
+    assert plan._listed(Recipe(), rows) == 6
+    assert plan._listed(Recipe(verified=Verified(listed=False)), rows) == 0

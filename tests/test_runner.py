@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from swirl import labelling, models, parallel, posterior, train
-from swirl.config import Data, Evaluation, Pretrain, Recipe, Swirl, Verified, Warmup
+from swirl.config import Data, Evaluation, Inferred, Pretrain, Recipe, Swirl, Verified, Warmup
 from swirl.data.table import SCHEMA
 from swirl.errors import InputError
 from swirl.labelling import Candidate
@@ -80,7 +80,7 @@ def names(examples):
 
 
 @pytest.mark.parametrize(("share", "repeats"), [(0.0, 1), (0.2, 1), (0.5, 3), (0.6, 4)])
-def test_labels_are_repeated_to_their_least_share(runner, tmp_path, share, repeats):
+def test_labels_are_repeated_whole_to_about_their_least_share(runner, tmp_path, share, repeats):
     # Of 12 inferred rows and 4 labelled ones: share / (1 - share) x 12 / 4 repeats, rounded, at least one.
     examples = runner.supervised([runner.labelled, write(tmp_path / "inferred.parquet", INFERRED)], share)("forward")
     assert names(examples) == ["a", "b", "c", "d"] * repeats + [f"i{n}" for n in range(12)]
@@ -244,6 +244,16 @@ def test_relabelling_is_calibrated_on_validation_pairs_that_changed(runner, infe
     assert verified["least"] == [0.0] * 3  # every candidate is put to the forward model
 
 
+@pytest.mark.parametrize(("listed", "proposed"), [(True, ["left", "right"]), (False, ["press"])])
+def test_candidates_are_what_the_world_lists_unless_they_are_to_be_sampled(
+    runner, inferred, verified, listed, proposed
+):
+    runner.list_actions = lambda state: ["left", "right"]
+    runner.relabel("round", PAIR, Verified(pairs=0, listed=listed))
+    assert verified["proposed"] == [proposed] * 3
+    assert ("asked" in inferred) != listed
+
+
 def test_the_first_round_keeps_the_surest_share_alone_and_nothing_idle(runner, inferred, verified):
     kept, facts = read(runner.relabel("round", PAIR, Verified(pairs=0, coverage=0.3), first=True).parent)
     assert verified["asked of certain"][2:] == (math.inf, 0.3)
@@ -281,22 +291,15 @@ def test_which_checkpoint_a_phase_keeps_is_its_own_settings_and_pre_training_kee
     monkeypatch.setattr(Runner, "_select", lambda self, name, *rest, **_: kept.append((name, rest[-1])))
     monkeypatch.setattr(Runner, "finish", lambda *_: None)
     monkeypatch.setattr(train, "sft", lambda *_, **__: None)
-    for select in ("best", "last"):
+    own = {"best": Inferred(), "last": Inferred(select="last")}
+    for select, other in (("best", "last"), ("last", "best")):
         runner.recipe = Recipe(evaluation=Evaluation(select=select))
-        for n, settings in enumerate((Pretrain(), Warmup(), Verified(), Verified(select="best"))):
+        for n, settings in enumerate((Pretrain(), Warmup(), Verified(), Verified(select="best"), own[other])):
             runner.sft(f"{select}-{n}", PAIR, runner.supervised([runner.labelled]), settings, ("forward",))
         rl(runner, "forward", tmp_path, select=select)
     assert [keep for _, keep in kept] == [
-        "last",
-        "best",
-        "last",
-        "best",
-        "best",
-        "last",
-        "last",
-        "last",
-        "best",
-        "last",
+        *("last", "best", "last", "best", "last", "best"),
+        *("last", "last", "last", "best", "best", "last"),
     ]
 
 

@@ -69,6 +69,11 @@ VARIANTS: dict[str, tuple[tuple[str, ...], Change]] = {
         ("bootstrap",),
         lambda recipe: replace(recipe, data=replace(recipe.data, inverse_unchanged=True)),
     ),
+    # Without the world's list of actions, which no other method reads.
+    "verified-sampled": (
+        ("verified",),
+        lambda recipe: replace(recipe, verified=replace(recipe.verified, listed=False)),
+    ),
     "oracle": (
         ("oracle",),
         lambda recipe: replace(recipe, data=replace(recipe.data, labels=0, validation_labels=0)),
@@ -80,7 +85,7 @@ UNTUNED = ("warmup", "best-of-n")
 TUNED_AS = {
     **dict.fromkeys((name for name in VARIANTS if name.startswith("swirl-")), "swirl"),
     "shuffled-reward": "swirl",
-    "random-label": "verified",
+    **dict.fromkeys(("verified-sampled", "random-label"), "verified"),
     "bootstrap-all": "bootstrap",
     "sft-merge": "sft-continue",
 }

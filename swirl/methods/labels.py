@@ -62,7 +62,7 @@ class Labels(Phases):
             def scored(part: Sequence[dict[str, Any]]) -> list[list[labelling.Candidate]]:
                 proposed = labelling.propose(
                     part,
-                    self.list_actions,
+                    self.list_actions if settings.listed else None,
                     lambda unlisted: self._sample(inverse, unlisted, settings.candidates, stage),
                 )
                 return labelling.verify(

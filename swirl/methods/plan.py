@@ -124,8 +124,8 @@ def _sample(recipe: Recipe, path: Path) -> tuple[list[dict[str, Any]], int, Imag
 
 
 def _listed(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> int:
-    """How many actions the world lists in a state; 0 where it does not, or where nobody knows yet."""
-    if recipe.data.path or not rows:
+    """How many actions the world lists in a state; 0 where it does not, where nobody asks, or nobody knows yet."""
+    if recipe.data.path or not rows or not recipe.verified.listed:
         return 0
     try:
         world = worlds.make(recipe.data.world, **recipe.data.options)

@@ -6,7 +6,7 @@ Methods only pass handles: paths of checkpoints and of Parquet files, which exis
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,9 +70,6 @@ class Runner(Labels):
         begin: Path = getattr(pair, roles[0])
         tokenizer = models.load_tokenizer(begin, self.recipe.model.trust_remote_code)
         schedule = self.schedule(settings, settings.batch, name)
-        keep = settings.select if isinstance(settings, Verified) else self.recipe.evaluation.select
-        if isinstance(settings, Pretrain):  # what the pretext task teaches is not yet what validation asks
-            keep = "last"
         asked: list[tuple[Role, dict[str, Any], str]] = [
             (role, *example) for role in roles for example in examples(role)
         ]
@@ -89,9 +86,19 @@ class Runner(Labels):
             device=self.recipe.device,
             trainer=self.recipe.trainer,
             title=name,
-            select=self._select(name, roles, pair, schedule, out, keep),
+            select=self._select(name, roles, pair, schedule, out, self._keep(settings)),
         )
         self.finish(out, roles)
+
+    def _keep(self, settings: Supervised) -> selection.Keep:
+        """Which checkpoint of a supervised phase is kept: as its method's section says, else as `evaluation` does."""
+        match settings:
+            case Pretrain():  # what the pretext task teaches is not yet what validation asks
+                return "last"
+            case Verified() | Inferred():
+                return settings.select
+            case _:
+                return self.recipe.evaluation.select
 
     def _select(
         self,
@@ -100,7 +107,7 @@ class Runner(Labels):
         pair: Pair,
         schedule: train.Schedule,
         out: Path,
-        keep: Literal["best", "last"],
+        keep: selection.Keep,
     ) -> Callable[[list[Path]], Path]:
         """How a phase picks one of its checkpoints; weights that both roles share are judged in both."""
         judged = ROLES if self.recipe.model.shared else roles
@@ -123,7 +130,11 @@ class Runner(Labels):
         return self._began[stage]
 
     def supervised(self, sources: Sequence[Path], label_share: float = 0.0) -> Examples:
-        """Labelled rows of all sources; the first holds true labels and is repeated to its least share."""
+        """Labelled rows of all sources; the first holds true labels and is repeated to about its least share.
+
+        It is repeated whole, the nearest number of times, so the share may fall short: by a third of itself, where the
+        rows would be needed one and a half times.
+        """
 
         def examples(role: Role) -> list[tuple[dict[str, Any], str]]:
             tables = [pq.read_table(path).to_pylist() for path in sources]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from swirl.compare.variants import OF_RWML, VARIANTS, own, shared_part, variant, with_rate
+from swirl.compare.variants import OF_RWML, TUNED_AS, VARIANTS, own, shared_part, variant, with_rate
 from swirl.errors import InputError
 from swirl.methods import METHODS
 from swirl.recipe import load_recipe
@@ -34,6 +34,13 @@ def test_labels_for_every_pair_come_of_an_inverse_model_that_was_taught_every_pa
     changed = variant(RECIPE, "bootstrap-all")
     assert (changed.methods[-1], changed.data.inverse_unchanged) == ("bootstrap", True)
     assert replace(changed, data=RECIPE.data) == variant(RECIPE, "bootstrap")
+
+
+def test_the_worlds_list_of_actions_can_be_kept_from_the_method_that_reads_it():
+    changed = variant(RECIPE, "verified-sampled")
+    assert (changed.methods[-1], RECIPE.verified.listed, changed.verified.listed) == ("verified", True, False)
+    assert replace(changed, verified=RECIPE.verified) == variant(RECIPE, "verified")
+    assert TUNED_AS["verified-sampled"] == "verified"
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "sft-merge", "random-label"])
