@@ -99,6 +99,32 @@ def test_confidence_is_calibrated_on_the_runs_validation_labels(monkeypatch, rec
     assert confidence(run, ["go left", "go right"]) == pytest.approx(claimed)  # no label among the candidates
 
 
+def test_a_model_that_was_taught_changes_alone_is_calibrated_on_those_and_sure_of_no_others(
+    monkeypatch, run_folder, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    (run / "data").mkdir()
+    told = [{**ROWS[0], "action": action} for action in ["go left", "go left", "go left", "go right"]]
+    told += [{**ROWS[0], "next_state": X + " ", "action": "go right"}] * 12  # of which the model knows nothing
+    pq.write_table(pa.Table.from_pylist(told), run / "data" / "validation.parquet")
+    recording = write(tmp_path / "in.jsonl", [*ROWS[:2], {**ROWS[2], "next_state": X}])
+    conceited = [Candidate("go left", 0.0), Candidate("go right", -5.0)]
+    monkeypatch.setattr(api, "candidates", lambda model, rows, *args: [conceited for _ in rows])
+
+    def confidences(taught):
+        path = run / "phases" / "03-warmup-inverse-sft" / "swirl.json"
+        card = json.loads(path.read_text())
+        path.write_text(json.dumps({**card, "data": {**card["data"], "inverse_unchanged": taught}}))
+        annotate.label(recording, tmp_path / "out.jsonl", run, actions=["go left", "go right"], device="cpu")
+        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [row["inferred"] for row in rows] == [False, True, True]
+        return [row["confidence"] for row in rows[1:]]
+
+    assert confidences(False) == [pytest.approx(0.75, abs=0.03), None]
+    assert confidences(True) == [pytest.approx(0.5, abs=0.03)] * 2  # no weight makes the likelier one the truth
+
+
 def test_what_the_run_learnt_of_its_models_orders_the_alternatives_and_says_who_is_ruled_out(
     monkeypatch, recording, run_folder, tmp_path
 ):

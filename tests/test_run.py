@@ -266,14 +266,16 @@ def test_the_last_or_the_best_checkpoint_is_kept(swirl, words, tmp_path):
         assert found["chosen"] == (4 if select == "last" else best)
 
 
-def test_shared_weights_are_one_phase_and_one_checkpoint_and_histories_reach_the_card(swirl, words, tmp_path):
-    code, _, stderr = swirl(*words, "--model.shared", "true", "--data.history", 2, "--model.max_length", 200)
+def test_shared_weights_are_one_phase_and_one_checkpoint_and_the_card_says_what_it_was_taught(swirl, words, tmp_path):
+    data = ["--data.history", 2, "--data.inverse_unchanged", "false"]
+    code, _, stderr = swirl(*words, "--model.shared", "true", *data, "--model.max_length", 200)
     assert code == 0, stderr
     assert phases_of(tmp_path / "run") == ["data", "start", "warmup-both-sft", "test"]
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["forward"] == results["inverse"] == "phases/02-warmup-both-sft"
     card = json.loads((tmp_path / "run/phases/02-warmup-both-sft/swirl.json").read_text())
-    assert (card["roles"], card["data"]["history"]) == (["forward", "inverse"], 2)
+    assert card["roles"] == ["forward", "inverse"]
+    assert card["data"] == {"history": 2, "seed": 0, "inverse_unchanged": False}
     kept = pq.read_table(tmp_path / "run/data/state_only.parquet").to_pylist()
     assert {len(row["history"]) for row in kept} == {0, 1, 2}
 

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl import api, posterior
+from swirl import api, metrics, posterior
 from swirl import data as recordings
 from swirl.data.files import JSONL
 from swirl.data.imaging import FRAMES
@@ -48,7 +48,8 @@ ADDED = pa.schema(
 )
 """Columns that `label` adds: whether the action was inferred; log Q(action | state, next_state) and, with a forward
 model, log P(next_state | state, action) in nats; the probability (0 to 1) of the action by both, calibrated on the
-validation labels of the inverse model's run where it has them; the candidates as JSON, [[action, log Q, log P or null],
+validation labels of the inverse model's run where it has them, and null for a pair that changed nothing where the
+inverse model was taught no such pairs (`data.inverse_unchanged = false`); the candidates as JSON, [[action, log Q, log P or null],
 ...], likeliest by both first. Where a forward model chooses too, candidates that the inverse model rules out
 (`Posterior.least`) are not among them: it never scored them."""
 
@@ -99,7 +100,7 @@ def label(
     history = model.recipe.data.history
     table = recordings.with_history(table, history) if history else table
     table = recordings.as_read(table, model.scorer.images, data)
-    least = (belief or Posterior()).least()
+    least, taught = (belief or Posterior()).least(), model.recipe.data.inverse_unchanged
     known: dict[bytes, list[Candidate]] = {}
     counts = dict.fromkeys(("rows", "kept", "inferred", "unreadable"), 0)
     with writing(out, lambda: pa.schema([*SCHEMA, *own_schema(Path(data), CHUNK, added), *ADDED])) as write:
@@ -112,7 +113,7 @@ def label(
             groups = api.candidates(model, asked, actions, n, seed + start, verifier, least) if asked else []
             known.update(zip(pairs, groups, strict=True))
             written = [
-                _annotated(row, mine, known.get(_pair(row), []), belief, bool(actions))
+                _annotated(row, mine, known.get(_pair(row), []), belief, bool(actions), taught)
                 for row, mine in zip(rows, own, strict=True)
             ]
             write(written)
@@ -145,11 +146,16 @@ def _belief(
 ) -> Posterior | None:
     """How far to believe the models, fitted on the validation labels of the inverse model's run.
 
+    Of a run whose inverse model was taught no pairs that changed nothing, on those of pairs that changed: it knows of
+    no others.
+
     Returns:
         `None` where there is nothing to fit on: no run folder, no labels, or other actions than those to choose among.
     """
     path = Path(run) / "data" / "validation.parquet"
     told = pick.named(pq.read_table(path).to_pylist(), path) if path.is_file() else []
+    if not inverse.recipe.data.inverse_unchanged:
+        told = [row for row in told if metrics.changed(row["state"], row["next_state"])]
     groups = api.candidates(inverse, told, actions, n, seed, forward, 0.0) if told else []
     belief = posterior.fit(groups, [row["action"] for row in told]) if told else Posterior(covered=0.0)
     if belief.covered:
@@ -159,9 +165,24 @@ def _belief(
 
 
 def _annotated(
-    row: dict[str, Any], own: dict[str, Any], group: Sequence[Candidate], belief: Posterior | None, listed: bool
+    row: dict[str, Any],
+    own: dict[str, Any],
+    group: Sequence[Candidate],
+    belief: Posterior | None,
+    listed: bool,
+    taught: bool,
 ) -> dict[str, Any]:
-    """The row with the user's own columns and those of `ADDED`."""
+    """The row with the user's own columns and those of `ADDED`.
+
+    Args:
+        row: As the models read it.
+        own: The user's own columns.
+        group: Candidates; none where the row has an action, or no reply could be read.
+        belief: How far to believe the models, where that was fitted.
+        listed: Whether the candidates are all the actions that there are.
+        taught: Whether the inverse model was taught pairs that changed nothing.
+    """
+    known = taught or metrics.changed(row["state"], row["next_state"])
     row = {name: row[FRAMES[name] if FRAMES.get(name) in row else name] for name in SCHEMA.names}
     row |= own | dict.fromkeys(ADDED.names)
     if row["action"] is not None or not group:
@@ -180,7 +201,7 @@ def _annotated(
         "inferred": True,
         "log_likelihood": best.inverse,
         "forward_log_likelihood": best.forward,
-        "confidence": confidence,
+        "confidence": confidence if known else None,
         "alternatives": json.dumps(alternatives, ensure_ascii=False),
     }
 

@@ -239,13 +239,18 @@ class Phases:
     def write_card(self, out: Path, roles: Sequence[Role]) -> None:
         """Write `swirl.json`, the part of the recipe that a checkpoint must carry along, and the image tokenizer.
 
-        It is asked as it was trained, and on its run's test part measured on the rows that the run drew.
+        It is asked as it was trained, believed of the pairs that it was taught, and on its run's test part measured on
+        the rows that the run drew.
         """
         data, evaluation = self.recipe.data, self.recipe.evaluation
         card = {
             "roles": list(roles),
             "model": asdict(self.recipe.model),
-            "data": {"history": data.history, "seed": data.seed},
+            "data": {
+                "history": data.history,
+                "seed": data.seed,
+                "inverse_unchanged": data.inverse_unchanged,
+            },
             "evaluation": {"max_rows": evaluation.max_rows},
         }
         durable.atomic_write(out / "swirl.json", json.dumps(card, indent=1) + "\n")
