@@ -139,7 +139,7 @@ def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) ->
     if error := _train(world, {**actual, "model.name": made[START]}, out):
         return error
     curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    keep = ("iteration", "steps", "success", "entropy", "reply_tokens", "unique_replies", "validation_pass_at_1")
+    keep = ("iteration", "steps", "success", "entropy", "reply_tokens", "repeated_replies", "validation_pass_at_1")
     facts = {
         "commit": commit,
         "machine": provenance.machine(spec.device, spec.threads),

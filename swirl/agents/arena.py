@@ -67,12 +67,14 @@ class WorldArena:
         options: Of the world.
         validation: How many seeds validation has.
         seed: The recipe's, which says what is trained on.
+        beside: Layouts that are not trained on either, beside those of validation.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     validation: int = 128
     seed: int = 0
+    beside: frozenset[str] = frozenset()
 
     def scenes(self, seed: int, count: int) -> list[Scene]:
         """A group: so many episodes of a seed, at their beginning.
@@ -126,8 +128,8 @@ class WorldArena:
 
     @cached_property
     def held_out(self) -> set[str]:
-        """The layouts of validation."""
-        return {self.layout(seed) for seed in self.tested()}
+        """The layouts that are not trained on, those of validation among them."""
+        return {self.layout(seed) for seed in self.tested()} | self.beside
 
     def layout(self, seed: int) -> str:
         """The layout of a seed."""

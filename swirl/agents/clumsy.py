@@ -6,6 +6,7 @@ the actions of the turn. With random actions alone it is the paper's control of 
 """
 
 import copy
+from contextlib import suppress
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from swirl.agents.arena import Scene
 from swirl.agents.episodes import Terms
 from swirl.agents.replies import Reply, of_turn
 from swirl.types import state_text
+from swirl.worlds import World
+from swirl.worlds.puzzle import Puzzle, TooLargeError
 
 
 def say(scene: Scene, said: int, slips: float, terms: Terms, rng: np.random.Generator) -> Reply:
@@ -27,11 +30,19 @@ def say(scene: Scene, said: int, slips: float, terms: Terms, rng: np.random.Gene
     """
     most = min(terms.per_turn, terms.actions - said)
     world, after, actions = copy.deepcopy(scene.handle), scene.state, []
-    skilled = "solver" if "solver" in world.behaviours else "random"
     for _ in range(rng.integers(1, most + 1) if slips else most):
-        actions.append(world.act("random" if rng.random() < slips else skilled, rng))
+        actions.append(world.act("random", rng) if rng.random() < slips else _best(world, rng))
         state, _, terminated, truncated, _ = world.step(actions[-1])
         after = state_text(state)
         if terminated or truncated:
             break
     return of_turn(actions, scene.state, after, terms.form, terms.part)
+
+
+def _best(world: World, rng: np.random.Generator) -> str:
+    """The next step of a solution, or what the world's solver does, which may slip; random where there is none."""
+    if isinstance(world, Puzzle):
+        with suppress(TooLargeError):
+            if found := world.solve():
+                return found[0]
+    return world.act("solver" if "solver" in world.behaviours else "random", rng)

@@ -172,7 +172,7 @@ def play(
         InputError: A first prompt is too long.
     """
     episodes = [Episode(scene.seed, scene.layout) for scene in scenes]
-    asked = [_alone(tokenizer, scene, terms) for scene in scenes]
+    asked = [_alone(tokenizer, scene, terms, episode) for scene, episode in zip(scenes, episodes, strict=True)]
     lengths = list(map(len, asked))
     if max(lengths) + terms.reply > terms.max_length:
         raise InputError(
@@ -214,6 +214,11 @@ def _read(scene: Scene, asked: list[int], sampled: Sampled, tokenizer: Any) -> T
     return Turn(scene.state, asked, sampled.ids, text, parse(text) if sampled.finished else None, sampled.finished)
 
 
+def _left(episode: Episode, terms: Terms) -> int:
+    """Actions that an episode may still have, by its turns and by its actions."""
+    return min(terms.actions - episode.steps, terms.per_turn * (terms.turns - len(episode.turns)))
+
+
 def _wanted(episode: Episode, terms: Terms) -> tuple[str, ...]:
     """Actions of the last turn that there is still room for."""
     read = episode.turns[-1].read
@@ -243,10 +248,10 @@ def _act(arena: Steps, played: Sequence[tuple[Scene, Episode]], terms: Terms) ->
         turn.penalty = terms.penalty if turn.unknown or turn.read is None else 0.0
 
 
-def _alone(tokenizer: Any, scene: Scene, terms: Terms, episode: Episode | None = None) -> list[int]:
-    """The prompt of a turn as that of a new conversation: of the first one, or of the next one of an episode."""
+def _alone(tokenizer: Any, scene: Scene, terms: Terms, episode: Episode) -> list[int]:
+    """The prompt of an episode's next turn as that of a new conversation."""
     before = conversation.introduction(scene.manual, scene.actions, terms.per_turn) if terms.told else ""
-    turn, left = (len(episode.turns) + 1, terms.actions - episode.steps) if episode else (1, terms.actions)
+    left, turn = _left(episode, terms), len(episode.turns) + 1
     text = conversation.ask(scene.state, left, terms.form, told=terms.told, before=before, turn=turn)
     return conversation.first(tokenizer, text, **terms.template)
 
@@ -255,7 +260,7 @@ def _following(player: Plays, tokenizer: Any, episode: Episode, terms: Terms, sa
     last = episode.turns[-1]
     text = conversation.ask(
         last.after,
-        terms.actions - episode.steps,
+        _left(episode, terms),
         terms.form,
         told=terms.told,
         turn=len(episode.turns) + 1,

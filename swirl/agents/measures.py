@@ -33,8 +33,8 @@ def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[
     `pass_at_K` for each k, `score`, `steps` per episode, and `outgrown`, the share of episodes that end because the
     model cannot read more; `readable` and `cut_off` replies, `valid_actions` among
     those written and `effective_actions` among those taken (they change the state) as shares; `observation_exact` and
-    `prediction_exact` of the states that replies tell; `reply_tokens`; and against collapse `unique_replies`, the share
-    of replies that differ, and `top_reply`, the share of the commonest.
+    `prediction_exact` of the states that replies tell; `reply_tokens`; and against collapse `repeated_replies`, the
+    chance that two of the replies are the same, which does not depend on how many there are.
     """
     by_seed: dict[int, list[Episode]] = defaultdict(list)
     for episode in episodes:
@@ -51,10 +51,8 @@ def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[
     for name, values in _of_turns([turn for _, turn in turns], part).items():
         known = [(layout, value) for (layout, _), value in zip(turns, values, strict=True) if value is not None]
         rows += _row(name, [value for _, value in known], [layout for layout, _ in known])
-    texts = Counter(turn.text for _, turn in turns)
-    for name, value in (("unique_replies", len(texts)), ("top_reply", max(texts.values()))):
-        rows.append({"metric": name, "value": value / len(turns), "low": None, "high": None, "n": len(turns)})
-    return rows
+    repeated = _repeated([turn for _, turn in turns])
+    return [*rows, {"metric": "repeated_replies", "value": repeated, "low": None, "high": None, "n": len(turns)}]
 
 
 def monitored(episodes: Sequence[Episode]) -> dict[str, float | int]:
@@ -67,7 +65,7 @@ def monitored(episodes: Sequence[Episode]) -> dict[str, float | int]:
         "episodes": len(episodes),
         "readable": float(np.mean([turn.read is not None for turn in turns])),
         "reply_tokens": float(np.mean([len(turn.reply) for turn in turns])),
-        "unique_replies": len({turn.text for turn in turns}) / len(turns),
+        "repeated_replies": _repeated(turns),
     }
 
 
@@ -83,6 +81,12 @@ def _of_turns(turns: Sequence[Turn], part: Part) -> dict[str, list[float | None]
         "prediction_exact": [both and both[1] for both in right],
         "reply_tokens": [float(len(turn.reply)) for turn in turns],
     }
+
+
+def _repeated(turns: Sequence[Turn]) -> float:
+    """The chance that two different turns have the same reply; 0 of one turn."""
+    times = Counter(turn.text for turn in turns)
+    return sum(comb(n, 2) for n in times.values()) / max(1, comb(len(turns), 2))
 
 
 def _share(part: int, whole: int) -> float | None:

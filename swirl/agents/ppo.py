@@ -104,18 +104,16 @@ def entropy(log_probs: torch.Tensor) -> torch.Tensor:
 def most_spread(scores: Sequence[Sequence[float]], share: float) -> list[int]:
     """The groups whose scores differ most among themselves, by their standard deviation.
 
-    A group whose episodes all fared alike says little about what to do; one that says nothing at all is never kept, as
-    long as another one does.
+    A group whose episodes all fared alike says nothing about what to do, and is never among them.
 
     Args:
         scores: Of the episodes of each group.
-        share: Of the groups to keep, more than 0; at least one is.
+        share: Of the groups to keep, more than 0; at least one is, if any tells something.
 
     Returns:
         Their indices, in order.
     """
-    spread = np.array([np.std(group) for group in scores])
+    # Equal sums differ in their last digits, and so does the mean of equal numbers from each of them.
+    telling = [i for i, group in enumerate(scores) if max(group) - min(group) > 1e-6]
     count = max(1, round(share * len(scores)))
-    ranked = np.argsort(-spread, kind="stable")[:count]
-    telling = [int(i) for i in ranked if spread[i] > 0]
-    return sorted(telling or [int(ranked[0])])
+    return sorted(sorted(telling, key=lambda i: -np.std(scores[i]))[:count])

@@ -15,8 +15,7 @@ no KL). Departure: the loss is over the agent's tokens alone, where the released
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,12 @@ import torch.nn.functional as F
 from transformers import AutoModel
 
 from swirl import durable, models, progress
-from swirl.agents import measures, ppo
+from swirl.agents import batch, measures, ppo
 from swirl.agents.arena import Arena
+from swirl.agents.batch import Batch, Rows
 from swirl.agents.critic import Critic
-from swirl.agents.episodes import Episode, Terms, play, worth
+from swirl.agents.episodes import Terms, play, worth
 from swirl.agents.player import Player
-from swirl.agents.replies import Context
 from swirl.agents.settings import RL
 from swirl.config import Model
 from swirl.order import seed_of
@@ -149,45 +148,56 @@ def _iterate(training: Training, arena: Arena, terms: Terms, settings: RL, seed:
     groups = [episodes[i : i + settings.size] for i in range(0, len(episodes), settings.size)]
     scores = [[worth(episode, terms, settings.state_reward) for episode in group] for group in groups]
     kept = ppo.most_spread(scores, settings.keep)
-    telling = any(np.std(scores[i]) for i in kept)
-    chosen = [(episode, score) for i in kept for episode, score in zip(groups[i], scores[i], strict=True)]
-    batch = _batch(chosen, training.tokenizer.pad_token_id, training.policy.device, terms.context)
-    facts = _learn(training, batch, settings, telling, np.random.default_rng(number))
-    return measures.monitored(episodes) | {"groups_kept": len(kept) if telling else 0, **facts}
+    learned = kept or range(len(groups))
+    chosen = [(episode, score) for i in learned for episode, score in zip(groups[i], scores[i], strict=True)]
+    some = batch.of_episodes(chosen, training.tokenizer.pad_token_id, training.policy.device, terms.context)
+    facts = _learn(training, some, settings, bool(kept), np.random.default_rng(number))
+    return measures.monitored(episodes) | {"groups_kept": len(kept), **facts}
 
 
-def _learn(training: Training, batch: "_Batch", settings: RL, telling: bool, rng: np.random.Generator) -> Facts:
+def _learn(training: Training, some: Batch, settings: RL, telling: bool, rng: np.random.Generator) -> Facts:
     """Passes over minibatches of episodes, in an order drawn for each pass.
 
-    Where no group's episodes differ in that (`telling` is false), advantages are the critic's errors and no more: it
-    alone learns.
+    Where no group's episodes differ in what they are worth (`telling` is false), advantages are the critic's errors and
+    no more: it alone learns.
     """
-    everything = torch.arange(len(batch.ids), device=batch.ids.device)
-    parts, orders = everything.split(settings.micro), (rng.permutation(len(batch.ids)) for _ in range(settings.epochs))
-    minibatches = [rows for order in orders for rows in everything[order].split(settings.minibatch)]
+    everything = torch.arange(len(some.scores), device=some.scores.device)
+    orders = (rng.permutation(len(everything)) for _ in range(settings.epochs))
+    minibatches = [part for order in orders for part in everything[order].split(settings.minibatch)]
+
+    def of_all(found: Callable[[Rows], torch.Tensor]) -> torch.Tensor:
+        """What is found for every token (R, T)."""
+        out = torch.zeros_like(some.all.mask)
+        for chosen in some.passes(everything, settings.micro):
+            rows = some.rows(chosen)
+            out[chosen, : rows.ids.shape[1]] = found(rows)
+        return out
+
     with torch.no_grad():
-        values = torch.cat([_values(training.critic, batch.rows(part)) for part in parts])
+        values = of_all(lambda rows: _values(training.critic, rows))
         old = None  # of a single step the policy that wrote it is the one that learns from it
         if len(minibatches) > 1 and telling:
-            old = torch.cat([_log_probs(training.policy, batch.rows(part))[0] for part in parts])
-    advantage, returns = ppo.advantages(batch.rewards, values, batch.mask, settings.gamma, settings.lam)
-    advantage = ppo.whiten(advantage, batch.mask)
+            old = of_all(lambda rows: _log_probs(training.policy, rows)[0])
+    advantage, returns = map(some.back, _advantages(some, values, settings))
+    advantage = ppo.whiten(advantage, some.all.mask)
     told: list[Facts] = []
-    for rows in minibatches:
-        for part in rows.split(settings.micro):
-            share = (batch.mask[part].sum() / batch.mask[rows].sum()).item()
-            some, facts = batch.rows(part), dict[str, float]()
+    for part in minibatches:
+        own = some.all.mask[torch.isin(some.episode, part)].sum()
+        for chosen in some.passes(part, settings.micro):
+            rows, facts = some.rows(chosen), dict[str, float]()
+            at = chosen, slice(rows.ids.shape[1])
+            share = (rows.mask.sum() / own).item()
             if telling:
-                log_probs, entropy = _log_probs(training.policy, some)
-                before = log_probs.detach() if old is None else old[part]
+                log_probs, entropy = _log_probs(training.policy, rows)
+                before = log_probs.detach() if old is None else old[at]
                 surrogate, moved = ppo.policy_loss(
-                    log_probs, before, advantage[part], some.mask, settings.clip_low, settings.clip_high
+                    log_probs, before, advantage[at], rows.mask, settings.clip_low, settings.clip_high
                 )
-                spread = ppo.masked_mean(entropy, some.mask)
+                spread = ppo.masked_mean(entropy, rows.mask)
                 ((surrogate - settings.entropy * spread) * share).backward()
                 facts |= {"entropy": spread.item(), **({} if old is None else moved)}
             error = ppo.value_loss(
-                _values(training.critic, some), values[part], returns[part], some.mask, settings.value_clip
+                _values(training.critic, rows), values[at], returns[at], rows.mask, settings.value_clip
             )
             (error * share).backward()
             facts |= {"value_loss": error.item()}
@@ -201,70 +211,24 @@ def _learn(training: Training, batch: "_Batch", settings: RL, telling: bool, rng
     return {name: sum(one[name] for one in told) / total for name in told[0]}
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Episodes as tensors (B, T), padded on the right.
-
-    Attributes:
-        ids: Tokens.
-        there: 1 where a token is.
-        mask: 1 where the agent wrote it.
-        rewards: What an episode is worth, on its agent's last token.
-        turns: Number of a token's turn; -1 on padding.
-        places: Of a token in its turn.
-        context: What was read in a turn.
-    """
-
-    ids: torch.Tensor
-    there: torch.Tensor
-    mask: torch.Tensor
-    rewards: torch.Tensor
-    turns: torch.Tensor
-    places: torch.Tensor
-    context: Context
-
-    def rows(self, chosen: torch.Tensor) -> "_Batch":
-        """Some of the episodes."""
-        tensors = {name: value[chosen] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
-
-    def read(self) -> dict[str, torch.Tensor]:
-        """What a model is given; turns that were read alone see nothing of each other."""
-        if self.context == "episode":
-            return {"input_ids": self.ids, "attention_mask": self.there}
-        seen = torch.tril(self.turns[:, :, None] == self.turns[:, None, :])
-        mask = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
-        return {"input_ids": self.ids, "attention_mask": mask[:, None], "position_ids": self.places}
+def _advantages(some: Batch, values: torch.Tensor, settings: RL) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns along episodes (B, N), of values of tokens (R, T); all of a score comes at the end."""
+    own = some.along(some.all.mask)
+    rewards = torch.zeros_like(own)
+    rewards[torch.arange(len(own)), own.sum(1).long() - 1] = some.scores
+    return ppo.advantages(rewards, some.along(values), own, settings.gamma, settings.lam)
 
 
-def _batch(chosen: Sequence[tuple[Episode, float]], pad: int, device: torch.device, context: Context) -> _Batch:
-    longest = max(sum(len(turn.prompt) + len(turn.reply) for turn in episode.turns) for episode, _ in chosen)
-    ids = torch.full((len(chosen), longest), pad)
-    there, mask, rewards = torch.zeros_like(ids), torch.zeros(ids.shape), torch.zeros(ids.shape)
-    turns, places = torch.full_like(ids, -1), torch.zeros_like(ids)
-    for i, (episode, score) in enumerate(chosen):
-        end = 0
-        for number, turn in enumerate(episode.turns):
-            own = torch.tensor(turn.prompt + turn.reply)
-            begin, end = end, end + len(own)
-            ids[i, begin:end], turns[i, begin:end], places[i, begin:end] = own, number, torch.arange(len(own))
-            mask[i, begin + len(turn.prompt) : end] = 1
-        there[i, :end] = 1
-        rewards[i, end - 1] = score
-    ids, there, mask, rewards, turns, places = (x.to(device) for x in (ids, there, mask, rewards, turns, places))
-    return _Batch(ids, there, mask, rewards, turns, places, context)
-
-
-def _log_probs(policy: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each of the agent's tokens, and the entropy there (B, T), nats; 0 for the others."""
-    logits = policy(**batch.read(), use_cache=False).logits[:, :-1]
-    own = batch.mask[:, 1:].bool()  # the first token is the world's
+def _log_probs(policy: Any, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each of the agent's tokens, and the entropy there (R, T), nats; 0 for the others."""
+    logits = policy(input_ids=rows.ids, attention_mask=rows.there, use_cache=False).logits[:, :-1]
+    own = rows.mask[:, 1:].bool()  # the first token is the world's
     log_probs = torch.log_softmax(logits[own].float(), -1)
-    found = log_probs.gather(-1, batch.ids[:, 1:][own][:, None])[:, 0], ppo.entropy(log_probs)
-    of_log_probs, of_entropy = (torch.zeros_like(batch.mask[:, 1:]).masked_scatter(own, one) for one in found)
+    found = log_probs.gather(-1, rows.ids[:, 1:][own][:, None])[:, 0], ppo.entropy(log_probs)
+    of_log_probs, of_entropy = (torch.zeros_like(rows.mask[:, 1:]).masked_scatter(own, one) for one in found)
     return F.pad(of_log_probs, (1, 0)), F.pad(of_entropy, (1, 0))
 
 
-def _values(critic: Critic, batch: _Batch) -> torch.Tensor:
-    """V before each token (B, T): what is said after the one before it; 0 before the first."""
-    return F.pad(critic(**batch.read())[:, :-1], (1, 0))
+def _values(critic: Critic, rows: Rows) -> torch.Tensor:
+    """V before each token (R, T): what is said after the one before it; 0 before the first."""
+    return F.pad(critic(input_ids=rows.ids, attention_mask=rows.there)[:, :-1], (1, 0))

@@ -13,7 +13,10 @@ tokens that are learned are the same, each once per epoch.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from swirl.agents import conversation
 from swirl.agents.episodes import Episode
@@ -36,6 +39,20 @@ def as_written(episode: Episode) -> list[Reply | None]:
     """The replies of an episode with the states that the agent believed in."""
     read = [turn.read for turn in episode.turns]
     return [reply if reply and reply.prediction is not None else None for reply in read]
+
+
+def dealt_out(episodes: Sequence[Episode], rng: np.random.Generator) -> list[list[Reply | None]]:
+    """The replies of episodes of one form, each with states that others told: what the form is, and no more.
+
+    Who learns from them learns to tell states, and nothing of how the world moves: that is for self-play to teach.
+    """
+    told = [turn.read for episode in episodes for turn in episode.turns if turn.read]
+    seen, expected = (rng.permutation(len(told)) for _ in range(2))
+    new = iter(
+        replace(reply, observation=told[i].observation, prediction=told[j].prediction)
+        for reply, i, j in zip(told, seen, expected, strict=True)
+    )
+    return [[turn.read and next(new) for turn in episode.turns] for episode in episodes]
 
 
 def rows(

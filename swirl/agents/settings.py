@@ -127,7 +127,7 @@ class RL:
     minibatch: int = 64
     """`ppo`: episodes of an optimiser step; that of `grpo` has all episodes of the iteration."""
     micro: int = 8
-    """Episodes of a forward pass."""
+    """Most rows of a forward pass: episodes, or turns that are read alone."""
     form: Form = "plain"
     """The form of reply that prompts ask for."""
     learning_rate: float = 1e-6

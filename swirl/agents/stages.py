@@ -55,17 +55,17 @@ class Stages:
         """How episodes go, with replies in a form."""
         play_, model = self.recipe.play, self.recipe.model
         return Terms(
-            play_.turns,
-            play_.per_turn,
-            play_.actions,
-            play_.penalty,
-            play_.reply,
-            form,
-            play_.part,
-            play_.told,
-            model.max_length,
-            model.chat_template_kwargs,
-            play_.context,
+            turns=play_.turns,
+            per_turn=play_.per_turn,
+            actions=play_.actions,
+            penalty=play_.penalty,
+            reply=play_.reply,
+            form=form,
+            part=play_.part,
+            told=play_.told,
+            max_length=model.max_length,
+            template=model.chat_template_kwargs,
+            context=play_.context,
         )
 
     def seed(self, name: str) -> int:
@@ -152,7 +152,8 @@ class Stages:
     def _lessons(self) -> list[tuple[WorldArena, Terms]]:
         """What a tiny model is taught in: every variant of the world, with replies in both forms."""
         options = self.recipe.play.options
-        arenas = [replace(self.arena, options=options | other) for other in self.recipe.base.variants]
+        beside = frozenset(self.arena.held_out)
+        arenas = [replace(self.arena, options=options | other, beside=beside) for other in self.recipe.base.variants]
         return [(arena, self.terms(form)) for arena in arenas for form in ("plain", "states")]
 
     def _teach(self, built: Path, out: Path) -> None:
@@ -161,9 +162,10 @@ class Stages:
         for arena, terms in self._lessons():
             scenes = [arena.scenes(seed, 1)[0] for seed in islice(arena.training(), base.episodes)]
             player = partial(_clumsy, tokenizer, base.slips, terms)
-            for episode in evaluation.play_all(player, tokenizer, arena, scenes, terms, self.seed("base"), "base"):
-                replies = [turn.read for turn in episode.turns]
-                rows.append(selfplay.rows(tokenizer, episode, replies, context=terms.context))
+            episodes = evaluation.play_all(player, tokenizer, arena, scenes, terms, self.seed("base"), "base")
+            replies = selfplay.dealt_out(episodes, np.random.default_rng(self.seed("base")))
+            for episode, new in zip(episodes, replies, strict=True):
+                rows.append(selfplay.rows(tokenizer, episode, new, context=terms.context))
         # A plain reply says what it does in a few tokens, one that tells states in a hundred: rows weigh the same.
         self._write([list(map(selfplay.evened, of_episode)) for of_episode in rows], out, {"episodes": len(rows)})
 

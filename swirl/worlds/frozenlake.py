@@ -86,7 +86,7 @@ class FrozenLake(Puzzle):
             self._map = self._scatter(rng)
         self._env = self._simulator.FrozenLakeEnv(desc=self._map, is_slippery=self.slippery)
         self._env.reset(seed=int(rng.integers(2**31)))
-        return "\n".join(self._map)
+        return "\n".join(self._map).replace("S", "F")  # a state does not show where it began
 
     def apply(self, action: str) -> tuple[float, bool]:
         """One move; it ends in a hole or at the goal, where the reward is 1."""

@@ -45,7 +45,9 @@ def test_every_action_that_it_says_is_taken_and_ends_where_it_says(tokenizer):
 def test_without_slips_it_plays_as_the_worlds_solver_and_acts_as_often_as_it_may(tokenizer):
     terms = Terms(reply=400, max_length=4000, actions=10)
     episodes = played(tokenizer, 0.0, terms)
-    assert sum(episode.success for episode in episodes) > len(episodes) / 2
-    for episode in episodes:
+    shortest = [len(ROOMS.scenes(episode.seed, 1)[0].handle.solve()) for episode in episodes]
+    assert [episode.success for episode in episodes] == [steps <= 10 for steps in shortest]
+    assert {True, False} == {episode.success for episode in episodes}
+    for episode, steps in zip(episodes, shortest, strict=True):
         assert [len(turn.actions) for turn in episode.turns[:-1]] == [5] * (len(episode.turns) - 1)
-        assert not episode.success or len(ROOMS.scenes(episode.seed, 1)[0].handle.solve()) <= 10
+        assert episode.steps == min(steps, 10)

@@ -66,7 +66,7 @@ def test_what_is_watched_while_training():
         "episodes": 2,
         "readable": pytest.approx(2 / 3),
         "reply_tokens": 2,
-        "unique_replies": pytest.approx(1 / 3),
+        "repeated_replies": 1.0,
     }
 
 
@@ -84,5 +84,10 @@ def test_replies_are_measured():
     assert found["observation_exact"] == pytest.approx(0.5)
     assert found["prediction_exact"] == pytest.approx(0.5), "the first expects s2 and gets s1"
     assert found["reply_tokens"] == 2
-    assert found["unique_replies"] == pytest.approx(2 / 3)
-    assert found["top_reply"] == pytest.approx(2 / 3)
+    assert found["repeated_replies"] == pytest.approx(1 / 3), "a, b and a: one of three pairs"
+
+
+@pytest.mark.parametrize("times", [1, 40])
+def test_how_often_replies_repeat_does_not_depend_on_how_many_there_are(times):
+    played = [turn("s0", ["s1"], Reply(("Up",)), text=str(i % 5)) for i in range(100 * times)]
+    assert values([Episode(0, "", played)])["repeated_replies"] == pytest.approx(1 / 5, abs=0.01)

@@ -91,4 +91,13 @@ def test_groups_that_differ_most_are_kept():
     assert ppo.most_spread(scores, 0.5) == [1, 3]
     assert ppo.most_spread(scores, 0.25) == [1]
     assert ppo.most_spread(scores, 1.0) == [1, 3], "the others say nothing"
-    assert ppo.most_spread([[1.0, 1.0], [2.0, 2.0]], 0.5) == [0]
+
+
+def test_a_group_whose_episodes_fared_alike_is_never_kept():
+    assert ppo.most_spread([[1.0, 1.0], [2.0, 2.0]], 0.5) == []
+    # The mean of equal numbers, and equal sums, differ from them in their last digits.
+    for score, size in ((-0.3, 6), (-0.7, 7), (-0.3, 12), (10.7, 6)):
+        assert ppo.most_spread([[score] * size], 1.0) == []
+    turns = (-0.2, -0.1, -0.1, -0.2, -0.1), (-0.1, -0.2, -0.1, -0.1, -0.2)
+    assert sum(turns[0]) != sum(turns[1])
+    assert ppo.most_spread([[sum(turn) for turn in turns]], 1.0) == []

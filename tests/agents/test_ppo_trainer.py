@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from swirl import tiny
-from swirl.agents import ppo, ppo_trainer
+from swirl.agents import batch, ppo, ppo_trainer
 from swirl.agents.episodes import Episode, Terms, Turn, worth
 from swirl.agents.ppo_trainer import Training
 from swirl.agents.replies import Reply
@@ -35,22 +35,49 @@ ONE = Episode(1, "", [turn([5, 6, 7], [8, 9]), turn([10], [11])])
 TWO = Episode(2, "", [turn([5], [12, 13, 14, 15])])
 THREE = Episode(2, "", [turn([5], [16])])
 CHOSEN = [(ONE, 2.0), (TWO, -1.0), (THREE, 0.5)]
-BATCH = ppo_trainer._batch(CHOSEN, 0, CPU, "episode")
+BATCH = batch.of_episodes(CHOSEN, 0, CPU, "episode")
+ROWS = BATCH.all
+ALONE = batch.of_episodes(CHOSEN, 0, CPU, "turn")
 
 
-def test_episodes_become_rows_with_the_score_on_the_agents_last_token():
-    batch = BATCH
-    assert batch.turns.tolist() == [[0] * 5 + [1] * 2, [0] * 5 + [-1] * 2, [0] * 2 + [-1] * 5]
-    assert batch.places.tolist() == [[0, 1, 2, 3, 4, 0, 1], [0, 1, 2, 3, 4, 0, 0], [0, 1] + [0] * 5]
-    assert batch.ids.tolist() == [[5, 6, 7, 8, 9, 10, 11], [5, 12, 13, 14, 15, 0, 0], [5, 16, 0, 0, 0, 0, 0]]
-    assert batch.there.tolist() == [[1] * 7, [1] * 5 + [0] * 2, [1] * 2 + [0] * 5]
-    assert batch.mask.tolist() == [[0, 0, 0, 1, 1, 0, 1], [0, 1, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0, 0]]
-    assert batch.rewards.tolist() == [[0] * 6 + [2.0], [0] * 4 + [-1.0] + [0] * 2, [0, 0.5] + [0] * 5]
+def test_episodes_become_rows():
+    assert ROWS.ids.tolist() == [[5, 6, 7, 8, 9, 10, 11], [5, 12, 13, 14, 15, 0, 0], [5, 16, 0, 0, 0, 0, 0]]
+    assert ROWS.there.tolist() == [[1] * 7, [1] * 5 + [0] * 2, [1] * 2 + [0] * 5]
+    assert ROWS.mask.tolist() == [[0, 0, 0, 1, 1, 0, 1], [0, 1, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0, 0]]
+    assert (BATCH.episode.tolist(), BATCH.scores.tolist()) == ([0, 1, 2], [2.0, -1.0, 0.5])
+
+
+def test_turns_that_were_read_alone_become_rows_of_their_own():
+    assert ALONE.all.ids.tolist() == [[5, 6, 7, 8, 9], [10, 11, 0, 0, 0], [5, 12, 13, 14, 15], [5, 16, 0, 0, 0]]
+    assert ALONE.all.mask.tolist() == [[0, 0, 0, 1, 1], [0, 1, 0, 0, 0], [0, 1, 1, 1, 1], [0, 1, 0, 0, 0]]
+    assert (ALONE.episode.tolist(), ALONE.scores.tolist()) == ([0, 0, 1, 2], [2.0, -1.0, 0.5])
+
+
+def test_values_go_along_episodes_and_back():
+    for some in (BATCH, ALONE):
+        ids = some.all.ids.float()
+        along = some.along(ids)
+        assert along.tolist() == [[8.0, 9.0, 11.0, 0.0], [12.0, 13.0, 14.0, 15.0], [16.0, 0.0, 0.0, 0.0]]
+        assert torch.equal(some.back(along), ids * some.all.mask)
+
+
+def test_all_of_a_score_comes_at_an_episodes_end():
+    settings = dataclasses.replace(SETTINGS, gamma=0.5, lam=1.0)
+    for some in (BATCH, ALONE):
+        advantage, returns = ppo_trainer._advantages(some, torch.zeros(some.all.mask.shape), settings)
+        assert advantage.tolist() == returns.tolist()
+        assert returns.tolist() == [[0.5, 1.0, 2.0, 0.0], [-0.125, -0.25, -0.5, -1.0], [0.5, 0.0, 0.0, 0.0]]
+
+
+def test_a_pass_has_rows_of_like_length_and_is_no_wider_than_they_are():
+    assert [rows.tolist() for rows in ALONE.passes(torch.tensor([0, 2]), 2)] == [[1, 3], [0]]
+    short = ALONE.rows(torch.tensor([1, 3]))
+    assert (short.ids.tolist(), short.mask.tolist()) == ([[10, 11], [5, 16]], [[0.0, 1.0], [0.0, 1.0]])
 
 
 def test_log_probabilities_are_of_the_tokens_that_follow(start):
     training = Training(start, SETTINGS, SPEC, CPU)
-    log_probs, entropy = ppo_trainer._log_probs(training.policy, BATCH)
+    log_probs, entropy = ppo_trainer._log_probs(training.policy, ROWS)
     logits = training.policy(torch.tensor([[5, 12, 13]])).logits[0, -1]
     expected = torch.log_softmax(logits, -1)
     assert log_probs[1, 3].item() == pytest.approx(expected[14].item(), abs=1e-5)
@@ -61,8 +88,7 @@ def test_log_probabilities_are_of_the_tokens_that_follow(start):
 def test_a_value_is_what_is_expected_before_the_token(start):
     training = Training(start, SETTINGS, SPEC, CPU)
     torch.nn.init.ones_(training.critic.head.weight)
-    batch = BATCH
-    values = ppo_trainer._values(training.critic, batch)
+    values = ppo_trainer._values(training.critic, ROWS)
     alone = training.critic(input_ids=torch.tensor([[5, 12, 13]]), attention_mask=torch.ones(1, 3))
     assert values[1, 1:4].tolist() == pytest.approx(alone[0].tolist(), abs=1e-4)
     assert values[:, 0].tolist() == [0.0] * 3
@@ -70,40 +96,28 @@ def test_a_value_is_what_is_expected_before_the_token(start):
 
 def test_turns_that_were_read_alone_see_nothing_of_each_other(start):
     training = Training(start, SETTINGS, SPEC, CPU)
-    torch.nn.init.normal_(training.critic.head.weight)
-    together = ppo_trainer._batch(CHOSEN, 0, CPU, "turn")
-    for number, (prompt, reply) in enumerate([([5, 6, 7], [8, 9]), ([10], [11])]):
-        alone = ppo_trainer._batch([(Episode(1, "", [turn(prompt, reply)]), 0.0)], 0, CPU, "episode")
-        own = (together.turns[0] == number) & together.mask[0].bool()
-        for of in (
-            lambda batch: ppo_trainer._log_probs(training.policy, batch)[0],
-            lambda batch: ppo_trainer._values(training.critic, batch),
-        ):
-            expected = of(alone)[0][alone.mask[0].bool()]
-            assert of(together)[0][own].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
-    # In their episode they do.
-    assert (
-        ppo_trainer._log_probs(training.policy, BATCH)[0][0, 6]
-        != ppo_trainer._log_probs(training.policy, together)[0][0, 6]
-    )
+    together, alone = (ppo_trainer._log_probs(training.policy, some.all)[0] for some in (BATCH, ALONE))
+    assert alone[0, 3:].tolist() == pytest.approx(together[0, 3:5].tolist(), abs=1e-5)  # the first turn, in both
+    expected = torch.log_softmax(training.policy(torch.tensor([[10]])).logits[0, -1], -1)[11].item()
+    assert alone[1, 1].item() == pytest.approx(expected, abs=1e-5)
+    assert together[0, 6].item() != pytest.approx(expected, abs=1e-5)
 
 
 def test_at_first_nothing_is_expected(start):
     training = Training(start, SETTINGS, SPEC, CPU)
-    assert not ppo_trainer._values(training.critic, BATCH).any()
+    assert not ppo_trainer._values(training.critic, ROWS).any()
 
 
-def weights(start, settings, chosen=CHOSEN, telling=True):
+def weights(start, settings, chosen=CHOSEN, telling=True, context="episode"):
     training = Training(start, settings, SPEC, CPU)
-    facts = ppo_trainer._learn(
-        training, ppo_trainer._batch(chosen, 0, CPU, "episode"), settings, telling, np.random.default_rng(0)
-    )
-    return training, facts
+    some = batch.of_episodes(chosen, 0, CPU, context)
+    return training, ppo_trainer._learn(training, some, settings, telling, np.random.default_rng(0))
 
 
-def test_how_episodes_are_cut_into_passes_does_not_matter(start):
-    one, facts = weights(start, SETTINGS)
-    other, others = weights(start, dataclasses.replace(SETTINGS, micro=1))
+@pytest.mark.parametrize("context", ["episode", "turn"])
+def test_how_episodes_are_cut_into_passes_does_not_matter(start, context):
+    one, facts = weights(start, SETTINGS, context=context)
+    other, others = weights(start, dataclasses.replace(SETTINGS, micro=1), context=context)
     assert facts == pytest.approx(others, abs=1e-5)
     for module in ("policy", "critic"):
         for first, second in zip(getattr(one, module).parameters(), getattr(other, module).parameters(), strict=True):
@@ -111,14 +125,13 @@ def test_how_episodes_are_cut_into_passes_does_not_matter(start):
 
 
 def test_what_the_world_says_is_not_learned():
-    batch = BATCH
-    logits = torch.randn(*batch.ids.shape, 20, generator=torch.manual_seed(0)).requires_grad_()
-    log_probs, entropy = ppo_trainer._log_probs(lambda **_: SimpleNamespace(logits=logits), batch)
-    loss, _ = ppo.policy_loss(log_probs, log_probs.detach(), torch.ones(batch.mask.shape), batch.mask, 0.2, 0.28)
-    (loss - ppo.masked_mean(entropy, batch.mask)).backward()
+    logits = torch.randn(*ROWS.ids.shape, 20, generator=torch.manual_seed(0)).requires_grad_()
+    log_probs, entropy = ppo_trainer._log_probs(lambda **_: SimpleNamespace(logits=logits), ROWS)
+    loss, _ = ppo.policy_loss(log_probs, log_probs.detach(), torch.ones(ROWS.mask.shape), ROWS.mask, 0.2, 0.28)
+    (loss - ppo.masked_mean(entropy, ROWS.mask)).backward()
     # A place's logits are of the next token.
     touched = (logits.grad != 0).any(-1).float()
-    assert torch.equal(touched[:, :-1], batch.mask[:, 1:])
+    assert torch.equal(touched[:, :-1], ROWS.mask[:, 1:])
     assert not touched[:, -1].any()
 
 
@@ -154,7 +167,7 @@ def test_every_pass_goes_over_all_episodes_and_sees_how_far_the_policy_has_moved
 
     monkeypatch.setattr(ppo, "policy_loss", spied)
     training, facts = weights(start, dataclasses.replace(SETTINGS, epochs=3, minibatch=2, micro=2, learning_rate=1e-2))
-    own = sorted(BATCH.mask.sum(1).tolist())
+    own = sorted(ROWS.mask.sum(1).tolist())
     assert [len(rows) for rows in seen] == [2, 1] * 3
     assert [sorted(seen[i] + seen[i + 1]) for i in (0, 2, 4)] == [own] * 3
     steps = [state["step"].item() for optimiser in training.optimisers for state in optimiser.state.values()]
@@ -163,12 +176,19 @@ def test_every_pass_goes_over_all_episodes_and_sees_how_far_the_policy_has_moved
 
 
 def test_what_was_good_becomes_likelier_and_what_was_bad_less_likely(start):
-    batch = BATCH
     training, _ = weights(start, SETTINGS)
-    before = (ppo_trainer._log_probs(Training(start, SETTINGS, SPEC, CPU).policy, batch)[0] * batch.mask).sum(1)
-    after = (ppo_trainer._log_probs(training.policy, batch)[0] * batch.mask).sum(1)
+    before = ppo_trainer._log_probs(Training(start, SETTINGS, SPEC, CPU).policy, ROWS)[0].sum(1)
+    after = ppo_trainer._log_probs(training.policy, ROWS)[0].sum(1)
     assert after[0] > before[0]
     assert after[1] < before[1]
+
+
+def test_of_turns_that_were_read_alone_what_was_good_becomes_likelier_too(start):
+    training, _ = weights(start, SETTINGS, context="turn")
+    before = ppo_trainer._log_probs(Training(start, SETTINGS, SPEC, CPU).policy, ALONE.all)[0].sum(1)
+    after = ppo_trainer._log_probs(training.policy, ALONE.all)[0].sum(1)
+    # Both turns of the episode that went well, though the score came in the second; not that of the one that did not.
+    assert (after > before).tolist()[:3] == [True, True, False]
 
 
 def test_a_checkpoint_goes_on_as_if_it_had_never_been_left(start, tmp_path):

@@ -1,5 +1,6 @@
 """What is learned from an episode: rows, and the weight of each of their tokens."""
 
+import numpy as np
 import pytest
 
 from swirl import models, tiny
@@ -55,6 +56,32 @@ def test_states_that_are_believed_stay_and_those_that_are_masked_are_not_learned
     [row, _] = selfplay.rows(tokenizer, episode, selfplay.as_written(episode), masked=True, context="turn")
     assert learned(tokenizer, row) == "go</think><answer>Up</answer><|end|>"
     assert "<observation>at 9</observation>" in tokenizer.decode(row[0][1])
+
+
+def test_states_that_are_dealt_out_are_those_that_others_told():
+    def turn(number):
+        text = f"<think><observation>at {number}</observation>go<prediction>to {number}</prediction></think>"
+        return Turn("", [1], [2], "", parse(f"{text}<answer>Up {number}</answer>"), True)
+
+    unread = Turn("", [1], [2], "", None, True)
+    episodes = [Episode(0, "", [turn(0), unread, *map(turn, range(1, 20))]), Episode(1, "", [turn(20)])]
+    new = selfplay.dealt_out(episodes, np.random.default_rng(0))
+    assert [len(replies) for replies in new] == [21, 1]
+    assert new[0].pop(1) is None
+    replies = [reply for of_episode in new for reply in of_episode]
+    assert [reply.actions for reply in replies] == [(f"Up {number}",) for number in range(21)]
+    for at, word in (("observation", "at"), ("prediction", "to")):
+        dealt = [getattr(reply, at) for reply in replies]
+        assert sorted(dealt) == sorted(f"{word} {number}" for number in range(21))
+        assert sum(text == f"{word} {number}" for number, text in enumerate(dealt)) < 4
+    # Neither state tells the other.
+    assert sum(reply.observation[3:] == reply.prediction[3:] for reply in replies) < 4
+
+
+def test_replies_that_tell_no_states_stay_as_they_are():
+    plain = parse("<think>go</think><answer>Up</answer>")
+    episode = Episode(0, "", [Turn("", [1], [2], "", plain, True)])
+    assert selfplay.dealt_out([episode], np.random.default_rng(0)) == [[plain]]
 
 
 def test_where_nothing_can_be_read_there_is_no_row(tokenizer, episode):
