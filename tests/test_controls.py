@@ -10,7 +10,8 @@ from whole_runs import phases_of
 from swirl import metrics
 from swirl.config import Recipe, Swirl
 from swirl.eval import held_out
-from swirl.methods.oracle import MOST, PATIENCE
+from swirl.methods import ORACLE_ROUNDS
+from swirl.methods.oracle import PATIENCE, oracle
 from swirl.methods.phases import Pair
 from swirl.methods.shuffled_reward import _shuffled, shuffled_reward
 from swirl.methods.swirl import swirl as published
@@ -41,6 +42,7 @@ def run(swirl, tmp_path_factory):
     words = ["train", "recipe.toml", "--data", "in.jsonl", "--out", "run", "--evaluation.test_phases", "true"]
     code, _, stderr = swirl(*words, cwd=folder)
     assert code == 0, stderr
+    (folder / "stderr").write_text(stderr)
     return folder / "run"
 
 
@@ -61,7 +63,7 @@ def test_the_phases_of_each(run):
     inverse = phases[13 + len(forward) : -1]
     for role, rounds in (("forward", forward), ("inverse", inverse)):
         assert rounds == [f"oracle{r}-{role}-sft" for r in range(1, len(rounds) + 1)]
-        assert PATIENCE <= len(rounds) <= MOST
+        assert PATIENCE <= len(rounds) <= ORACLE_ROUNDS
 
 
 def test_the_oracle_ends_each_role_when_its_validation_has_stood_still_for_its_patience(run):
@@ -71,10 +73,43 @@ def test_the_oracle_ends_each_role_when_its_validation_has_stood_still_for_its_p
         measured = [[r for r in rows if (r["split"], r["phase"]) == ("validation", phase)] for phase in phases]
         worth = [held_out.worth(role, [r for r in found if r["role"] == role])[0] for found in measured]
         rounds = sum("oracle" in phase for phase in phases)
-        assert max(worth[-PATIENCE:]) <= max(worth[:-PATIENCE]) or rounds == MOST
+        stalled = max(worth[-PATIENCE:]) <= max(worth[:-PATIENCE])
+        told = f"the {role} model did all of its {ORACLE_ROUNDS} rounds" in (run.parent / "stderr").read_text()
+        assert told != stalled and (stalled or rounds == ORACLE_ROUNDS)
         for n in range(PATIENCE, rounds):  # and not before
             done = worth[: len(worth) - rounds + n]
             assert max(done[-PATIENCE:]) > max(done[:-PATIENCE])
+
+
+@pytest.mark.parametrize("after", [5, ORACLE_ROUNDS, None])
+def test_an_oracle_that_its_limit_ends_says_so(after, caplog):
+    class Run:
+        """The forward model stalls after so many rounds, or never; the inverse model after four."""
+
+        run, recipe, labelled = object(), Recipe(), "labels"
+
+        def together(self):
+            return [("forward",), ("inverse",)]
+
+        def supervised(self, sources):
+            return sources
+
+        def sft(self, stage, pair, examples, settings, roles):
+            done.append(f"{stage}-{roles[0]}")
+            return pair
+
+        def stalled(self, patience, r, roles):
+            return r == (after if roles == ("forward",) else 4)
+
+    done = []
+    oracle(Run(), Pair("f", "i"))
+    assert len(done) == (after or ORACLE_ROUNDS) + 4
+    told = ["oracle: the forward model did all of its 12 rounds and may not have stopped improving: it may be too low"]
+    assert [message.rpartition(" a bound")[0] for message in caplog.messages] == ([] if after else told)
+    caplog.clear()
+    Run.run = None  # a dry run
+    oracle(Run(), Pair("f", "i"))
+    assert caplog.messages == []
 
 
 def test_the_test_part_is_read_after_every_phase_that_trained_and_what_was_written_is_kept(run):

@@ -21,3 +21,5 @@ METHODS = {
 A method is the function of that name (`_` for `-`) in the module of that name: it takes a runner and a pair of
 checkpoints to such a pair.
 """
+ORACLE_ROUNDS = 12
+"""Most rounds of `oracle`: after so many a role may not have stopped improving."""

@@ -49,9 +49,9 @@ ADDED = pa.schema(
 """Columns that `label` adds: whether the action was inferred; log Q(action | state, next_state) and, with a forward
 model, log P(next_state | state, action) in nats; the probability (0 to 1) of the action by both, calibrated on the
 validation labels of the inverse model's run where it has them, and null for a pair that changed nothing where the
-inverse model was taught no such pairs (`data.inverse_unchanged = false`); the candidates as JSON, [[action, log Q, log P or null],
-...], likeliest by both first. Where a forward model chooses too, candidates that the inverse model rules out
-(`Posterior.least`) are not among them: it never scored them."""
+inverse model was taught no such pairs (`data.inverse_unchanged = false`); the candidates as JSON, [[action, log Q,
+log P or null], ...], likeliest by both first. Where a forward model chooses too, candidates that the inverse model
+rules out (`Posterior.least`) are not among them: it never scored them."""
 
 
 def label(
