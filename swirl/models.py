@@ -27,10 +27,12 @@ class Reply:
     Attributes:
         text: Decoded without special tokens.
         finished: Whether the model ended it; `False` where the token limit did.
+        ids: The tokens as they were generated, with the one that ended it.
     """
 
     text: str
     finished: bool
+    ids: tuple[int, ...] = ()
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -282,4 +284,5 @@ def reads_padding(config: Any) -> bool:
 
 def _reply(tokenizer: Any, ids: list[int], ends: Sequence[int]) -> Reply:
     at = next((place for place, token in enumerate(ids) if token in ends), None)
-    return Reply(tokenizer.decode(ids[:at], skip_special_tokens=True), at is not None)
+    written = ids if at is None else ids[: at + 1]
+    return Reply(tokenizer.decode(ids[:at], skip_special_tokens=True), at is not None, tuple(written))

@@ -242,7 +242,7 @@ def test_greedy_replies_are_the_arg_max_whatever_the_batch(loaded, batch):
     for prompt, (reply,) in zip(PROMPTS, replies, strict=True):
         ids = greedy(model, prompt, 6, tokenizer.eos_token_id)
         finished = ids[-1] == tokenizer.eos_token_id
-        assert reply == models.Reply(tokenizer.decode(ids, skip_special_tokens=True), finished)
+        assert reply == models.Reply(tokenizer.decode(ids, skip_special_tokens=True), finished, tuple(ids))
 
 
 def test_settings_saved_with_a_model_do_not_change_what_is_generated(tmp_path, one_thread):
@@ -265,7 +265,7 @@ def test_a_reply_ends_at_every_token_that_the_model_ends_with(tmp_path, one_thre
     first = greedy(model, PROMPTS[0], 1, None)[0]
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
     ((reply,),) = models.generate(model, tokenizer, PROMPTS[:1], max_new_tokens=6)
-    assert reply == models.Reply("", finished=True)
+    assert reply == models.Reply("", True, (first,))
 
 
 def test_samples_follow_their_seed_and_leave_the_global_generator_alone(loaded):
@@ -299,9 +299,9 @@ def test_samples_at_temperature_one_follow_the_models_distribution(loaded):
 def test_a_reply_says_whether_it_ended(loaded):
     _, tokenizer = loaded
     end, key = tokenizer.eos_token_id, tokenizer("key", add_special_tokens=False)["input_ids"]
-    assert models._reply(tokenizer, [*key, end, *key], [end]) == models.Reply("key", True)
-    assert models._reply(tokenizer, key, [end]) == models.Reply("key", False)
-    assert models._reply(tokenizer, [end], [end]) == models.Reply("", True)
+    assert models._reply(tokenizer, [*key, end, *key], [end]) == models.Reply("key", True, (*key, end))
+    assert models._reply(tokenizer, key, [end]) == models.Reply("key", False, tuple(key))
+    assert models._reply(tokenizer, [end], [end]) == models.Reply("", True, (end,))
 
 
 def test_progress_counts_prompts_and_no_prompts_are_no_replies(loaded):

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.calibration import calibration_curve
 
 from swirl import api
@@ -83,6 +84,24 @@ def test_confidence_is_the_probability_of_the_models_own_reply(run_folder):
     assert ((sure > 0) & (sure <= 1)).all()
     cut, _ = trust.replies(inverse, ROWS, 1)
     assert cut == [""] * 3  # an action that was cut off is no action, as in the one-step metrics
+
+
+def test_a_reply_that_was_cut_off_is_as_sure_as_the_tokens_that_there_are(run_folder):
+    forward = api.load_forward(run_folder, "cpu")
+    whole, cut = (trust.replies(forward, ROWS, limit)[1] for limit in (40, 1))
+    logits = [forward.scorer.model(torch.tensor([forward.encode(row)[0]])).logits[0, -1] for row in ROWS]
+    assert cut == pytest.approx([float(row.softmax(-1).max()) for row in logits], rel=1e-4)
+    assert (cut > whole).all()
+
+
+def test_confidence_is_among_the_tokens_that_a_reply_may_have(run_folder, monkeypatch):
+    forward = api.load_forward(run_folder, "cpu")
+    logits = forward.scorer.model(torch.tensor([forward.encode(ROWS[0])[0]])).logits[0, -1]
+    likeliest = int(logits.argmax())
+    monkeypatch.setattr(forward.scorer, "suppressed", lambda role, style: [likeliest])
+    _, [sure] = trust.replies(forward, ROWS[:1], 1)
+    logits[likeliest] = -torch.inf
+    assert sure == pytest.approx(float(logits.softmax(-1).max()), rel=1e-4)
 
 
 def test_a_list_of_actions_gives_the_normalised_posterior(run_folder):

@@ -1,8 +1,10 @@
 """Trust: does a model know when it is right?
 
-The *confidence* of a greedy reply is its own probability, exp(sum of its tokens' log-probabilities, the end included).
-Where a world lists its actions the inverse model's is also taken normalised over the list (`listed`): the probability
-of the likeliest action among them.
+The *confidence* of a greedy reply is its own probability, exp(sum of its tokens' log-probabilities): of the tokens as
+they were generated, among those that a reply may have. The end is one of them, but for a reply that the token limit cut
+off: its confidence is that of its beginning, and more than that of any whole reply that begins so. Where a world lists
+its actions the inverse model's is also taken normalised over the list (`listed`): the probability of the likeliest
+action among them.
 
     ECE         sum over bins of (rows in the bin / rows) * |mean confidence - accuracy|, in 10 bins of equal mass
     selective   accuracy of the surest 50 % or 80 % of the rows
@@ -115,20 +117,20 @@ def measure(
 
 def replies(model: ForwardModel | InverseModel, picked: Rows, max_new_tokens: int) -> tuple[list[str], np.ndarray]:
     """Greedy predictions, "" where unreadable, and the probability of each reply as the model wrote it."""
-    tokenizer, role, style = model.scorer.tokenizer, model.role, model.spec.prompt
-    asked = [model.encode(row)[0] for row in picked]
+    role, style = model.role, model.spec.prompt
+    asked, suppress = [model.encode(row)[0] for row in picked], model.scorer.suppressed(role, style)
     with progress.bar(f"trust: {role}", len(picked)) as bar:
         groups = models.generate(
             model.scorer.model,
-            tokenizer,
+            model.scorer.tokenizer,
             asked,
             max_new_tokens=max_new_tokens,
             batch=model.recipe.evaluation.batch,
-            suppress=model.scorer.suppressed(role, style),
+            suppress=suppress,
             advance=bar.advance,
         )
     written = [group[0] for group in groups]
-    sums, _ = model.scorer.log_likelihood(asked, [prompts.encode_completion(tokenizer, r.text) for r in written])
+    sums, _ = model.scorer.log_likelihood(asked, [reply.ids for reply in written], suppress)
     texts = [
         prompts.parse_reply(role, reply.text, style, row["state"]) if reply.finished or role == "forward" else ""
         for row, reply in zip(picked, written, strict=True)
