@@ -102,7 +102,7 @@ def changed_facts_f1(state: str, truth: str, prediction: str) -> float:
 
 
 def false_change(state: str, truth: str, prediction: str) -> bool | None:
-    """On an unchanged transition, whether the prediction changes the state; `None` on a changed one."""
+    """On an unchanged transition, whether the prediction is not the state, as "" is not; `None` on a changed one."""
     return None if changed(state, truth) else changed(state, prediction)
 
 

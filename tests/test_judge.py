@@ -169,7 +169,7 @@ def test_what_it_is_asked(serve, cache):
     assert set(server.keys) == {f"Bearer {SECRET}"}
 
 
-def test_the_mean_has_an_interval_by_trajectory_and_missing_rows_are_counted(serve, cache):
+def test_the_mean_has_an_interval_and_missing_rows_are_counted(serve, cache):
     server = serve(lambda name, times: "no idea" if lamp(name) in (2, 5) else by_lamp(name, times))
     score, missing = Judge(server.url, "m", cache).results("forward", ROWS, TRUTHS)
     known = [i for i in range(12) if i not in (2, 5)]

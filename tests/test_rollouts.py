@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from swirl import api
+from swirl import api, intervals
 from swirl.eval import held_out, rollouts
 
 
@@ -108,6 +108,14 @@ def test_intervals_are_over_trajectories():
     assert (row["value"], row["low"], row["high"], row["n"]) == (0.5, 0.0, 1.0, 16)
 
 
+def test_intervals_are_over_layouts_where_there_are_enough():
+    starts = [[{**COUNT[0], "trajectory": f"t{i}", "layout": f"l{i // 4}"}] for i in range(20)]
+    rolled = [[("at 1", "at 2")[i // 4 % 2]] for i in range(20)]  # whole layouts right, whole ones wrong
+    [row] = [r for r in rollouts.by_turn("m", starts, rolled) if r["metric"] == "rollout_exact_match_t1"]
+    right = [float(texts == ["at 1"]) for texts in rolled]
+    assert (row["low"], row["high"]) == intervals.bootstrap_interval(right, [s["layout"] for (s,) in starts])
+
+
 def test_turn_one_is_the_one_step_metric_of_the_same_rows(run_folder):
     forward = api.load_forward(run_folder, "cpu")
     rows = [
@@ -141,8 +149,6 @@ def test_a_state_that_outgrows_the_model_is_lost_not_an_error(run_folder):
 
 
 def test_the_statistic_of_no_draw_is_refused():
-    from swirl import intervals
-
     with pytest.raises(ValueError, match="no rows"):
         intervals.bootstrap_statistic(lambda index: 1.0, [])
     with pytest.raises(ValueError, match="in no draw"):

@@ -95,6 +95,15 @@ def test_histories_that_a_file_holds_are_used(tmp_path):
     assert "history" not in standalone.read_rows(tmp_path / "part.parquet", 0)[0]
 
 
+def test_layouts_without_a_name_are_those_of_a_split(tmp_path):
+    """By the first state of their trajectory: in one layout episodes are no independent evidence."""
+    layouts = [row["layout"] for row in standalone.read_rows(write(tmp_path / "in.jsonl", ROWS), 0)]
+    assert layouts[0] == layouts[1] == layouts[2] == layouts[3] and layouts[0].startswith("state:")
+    rows = [{**row, "layout": row["trajectory"]} for row in ROWS]
+    named = standalone.read_rows(write(tmp_path / "named.jsonl", rows), 0)
+    assert [row["layout"] for row in named] == ["a", "a", "b", "c"]
+
+
 def test_a_row_that_the_model_cannot_read_is_named(run_folder, tmp_path):
     recording = write(tmp_path / "in.jsonl", [ROWS[0], {**ROWS[1], "state": "key " * 200}])
     with pytest.raises(InputError, match=r"trajectory 'a' step 1: \d+ tokens as a forward prompt"):

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import durable, imagetokens, metrics, similarity, toml
 from swirl.compare import provenance
 from swirl.config import Recipe
-from swirl.data.splitting import layouts
 from swirl.errors import InputError
 from swirl.eval import held_out
 from swirl.eval.frames import frame
+from swirl.eval.rows import clusters
 from swirl.images import data_uri
 from swirl.imagetokens import ImageTokenizer
 from swirl.recipe import parse_recipe
@@ -32,8 +31,6 @@ VERSION = 1
 """Of what cells measure and hold, beside their recipe: to be raised when a figure gets another meaning."""
 SAMPLES = 3
 """Predictions kept of each kind."""
-LAYOUTS = 5
-"""Fewer say nothing of how layouts differ: then trajectories are taken for them."""
 BASELINES = tuple(held_out.BASELINES.values())
 
 
@@ -86,12 +83,11 @@ def find(files: Path, cell: Cell) -> dict[str, Any] | None:
 
 def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) -> None:
     """Write the file of a cell from its run folder and the recording that it is of."""
-    table = pq.read_table(folder / "data" / "test.parquet")
-    rows = table.to_pylist()
+    rows = pq.read_table(folder / "data" / "test.parquet").to_pylist()
     results = json.loads((folder / "results.json").read_text())
     wrote = _predictions(folder)
     scored = sorted(next(iter(wrote.values())))
-    cluster = clusters(table.take(scored))
+    cluster = clusters([rows[i] for i in scored])
     cost, points, counts = _cost(folder), [], {}
     spec = cell.recipe
     encoder = similarity.Encoder(spec.evaluation.encoder, spec.device) if spec.evaluation.encoder else None
@@ -186,17 +182,6 @@ def _last_validation(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Metrics on validation of what the run ended with."""
     validation = [row for row in rows if row["split"] == "validation"]
     return {row["metric"]: row["value"] for row in validation if row["phase"] == validation[-1]["phase"]}
-
-
-def clusters(table: pa.Table) -> np.ndarray:
-    """The layout of each row of a test part, by number: episodes in one are no independent evidence.
-
-    Where there are fewer than `LAYOUTS`, the trajectory.
-    """
-    names = layouts(table)
-    if len(set(names)) < LAYOUTS:
-        names = np.array(table["trajectory"].to_pylist(), object)
-    return np.unique(names, return_inverse=True)[1]
 
 
 def _by_cluster(

@@ -13,7 +13,7 @@ import numpy as np
 from swirl import health, intervals, labelling, metrics, models, progress, prompts, similarity
 from swirl.config import Recipe
 from swirl.eval import frames, latent
-from swirl.eval.rows import result
+from swirl.eval.rows import clusters, result
 from swirl.imagetokens import ImageTokenizer
 from swirl.rewards.likelihood import score
 from swirl.scorer import Scorer
@@ -160,11 +160,10 @@ def results(
     encoder: similarity.Encoder | None = None,
     images: ImageTokenizer | None = None,
 ) -> list[dict]:
-    """Result rows of predictions, the intervals by bootstrap over trajectories; next states also by the encoder."""
-    trajectories = np.array([row["trajectory"] for row in rows])
-    out = []
+    """Result rows of predictions, the intervals by bootstrap over `clusters`; next states also by the encoder."""
+    out, cluster = [], clusters(rows)
     for name, (value, index) in {**values(role, rows, predictions, encoder, images), **(extra or {})}.items():
-        low, high = intervals.bootstrap_interval(value, trajectories[index])
+        low, high = intervals.bootstrap_interval(value, cluster[index])
         out.append(result(role, name, float(np.mean(value)), low, high, len(value)))
     if role == "inverse":
         readable = [text for text in predictions if text]
@@ -207,7 +206,7 @@ def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, 
     picked = [rows[i] for i in index]
     predictions = predict(forward, picked, [inferred[i] for i in index], recipe, max_new_tokens, "cycle")
     match = np.array([metrics.exact_match(p, truths[i]) for p, i in zip(predictions, index, strict=True)], float)
-    low, high = intervals.bootstrap_interval(match, np.array([row["trajectory"] for row in picked]))
+    low, high = intervals.bootstrap_interval(match, clusters(rows)[index])
     return [result("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
 
 

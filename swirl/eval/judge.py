@@ -21,7 +21,7 @@ import numpy as np
 from swirl import intervals, progress
 from swirl.errors import InputError, MissingPartError
 from swirl.eval.answers import Answers
-from swirl.eval.rows import result
+from swirl.eval.rows import clusters, result
 from swirl.eval.rubrics import SCHEMA, Draw, Question, key_of, question, read_score, turns
 from swirl.types import Role
 
@@ -113,7 +113,7 @@ class Judge:
 
         Returns:
             Rows {"role", "metric", "value", "low", "high", "n"}: `judge_score`, the mean over the rows that have one,
-            with its interval by trajectory, and `judge_missing`, the number of those that have none.
+            with its interval, and `judge_missing`, the number of those that have none.
 
         Raises:
             InputError: The endpoint refuses the key or does not have the model; or a recorded image cannot be shown.
@@ -123,7 +123,7 @@ class Judge:
         out: list[dict[str, Any]] = []
         if known:
             values = np.array([scores[i] for i in known], dtype=np.float64)
-            low, high = intervals.bootstrap_interval(values, [rows[i]["trajectory"] for i in known])
+            low, high = intervals.bootstrap_interval(values, clusters(rows)[known])
             out.append(result(role, "judge_score", float(values.mean()), low, high, len(known)))
         return [*out, result(role, "judge_missing", float(len(rows) - len(known)), None, None, len(rows))]
 

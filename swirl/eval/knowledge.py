@@ -92,7 +92,7 @@ def ranking(forward: ForwardModel, picked: Rows, recording: Rows, most: int = DI
             )
             ranks += [rank([next(flat) for _ in group]) for _, group in part]
             bar.advance(len(part))
-    return ranked(str(forward.checkpoint), ranks, [len(group) for group in groups], [row["trajectory"] for row in told])
+    return ranked(str(forward.checkpoint), ranks, [len(group) for group in groups], rows.clusters(told))
 
 
 def _short(forward: ForwardModel, row: dict[str, Any], texts: Sequence[str]) -> list[str]:
@@ -107,7 +107,7 @@ def _short(forward: ForwardModel, row: dict[str, Any], texts: Sequence[str]) -> 
     ]
 
 
-def ranked(model: str, ranks: Sequence[int], sizes: Sequence[int], clusters: Sequence[str]) -> rows.Results:
+def ranked(model: str, ranks: Sequence[int], sizes: Sequence[int], clusters: np.ndarray) -> rows.Results:
     """Results of the ranks of truths among so many candidates each, beside chance."""
     if not ranks:
         return []
@@ -145,7 +145,7 @@ def following(
     """
     differ = [i for i, row in enumerate(picked) if metrics.changed(row["state"], row["next_state"])]
     asked = [{**picked[i], "next_state": predictions[i]} for i in differ]
-    model, clusters = str(forward.checkpoint), [row["trajectory"] for row in asked]
+    model, clusters = str(forward.checkpoint), rows.clusters(asked)
     known = [metrics.action_match(inferred[i], picked[i]["action"]) for i in differ]
     followed = _followed(inverse, asked, limits[1])
     out = rows.mean("recorded-next-state", "forward", "following_changed", known, clusters)
@@ -157,8 +157,8 @@ def following(
     told = held_out.predict(forward.scorer, commanded, actions, forward.recipe, limits[0], "counterfactual commands")
     asked = [{**row, "next_state": text} for row, text in zip(commanded, told, strict=True)]
     asked = [row for row in asked if metrics.changed(row["state"], row["next_state"])]
-    clusters = [row["trajectory"] for row in asked]
-    return out + rows.mean(model, "forward", "following_counterfactual", _followed(inverse, asked, limits[1]), clusters)
+    followed = _followed(inverse, asked, limits[1])
+    return out + rows.mean(model, "forward", "following_counterfactual", followed, rows.clusters(asked))
 
 
 def _counterfactual(picked: Rows, list_actions: labelling.ListActions, seed: int) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ def planned(
     ways: Sequence[list[str] | None],
 ) -> rows.Results:
     """Results of a model's plans, whether each reaches its goal, and the plans of a search in the real world."""
-    clusters = [goal.row["trajectory"] for goal in goals]
+    clusters = rows.clusters([goal.row for goal in goals])
     found, real, got = ([float(bool(one)) for one in column] for column in (plans, ways, reached))
     ratio = rows.statistic(model, "forward", "wm2real_ratio", rows.ratio(got, found), clusters)
     return [

@@ -107,7 +107,7 @@ def equivalence(
     """
     changed = [metrics.changed(row["state"], row["next_state"]) for row in picked]
     told = [i for i, row in enumerate(picked) if changed[i] and (row["trajectory"], row["step"]) in pasts]
-    clusters = [picked[i]["trajectory"] for i in told]
+    clusters = rows.clusters([picked[i] for i in told])
     share = len(told) / sum(changed) if any(changed) else 0.0
     out = rows.plain("recording", "inverse", "real_replayed", share, sum(changed))
     for model, actions in named.items():

@@ -134,9 +134,10 @@ def by_turn(
     firsts = np.array(
         [metrics.exact_match(states[0], state_text(stretch[0]["next_state"])) for stretch, states in pairs]
     )
+    every = rows.clusters([stretch[0] for stretch in starts])
     for turn in range(1, max(map(len, starts), default=0) + 1):
         alive = [i for i, stretch in enumerate(starts) if len(stretch) >= turn]
-        clusters = np.array([starts[i][0]["trajectory"] for i in alive])
+        clusters = every[alive]
         # as one step from where the rollout began to where it is
         steps = [{**starts[i][turn - 1], "state": starts[i][0]["state"]} for i in alive]
         predicted = [rolled[i][turn - 1] for i in alive]

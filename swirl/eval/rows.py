@@ -1,6 +1,7 @@
 """Rows of results: of one metric (`result`), and, as the parts of the suite give them, with the name of their model.
 
-Intervals are by bootstrap over trajectories, for the steps of one trajectory resemble each other.
+Intervals are by bootstrap over whole clusters of rows, see `clusters`: steps that resemble each other are no
+independent evidence.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -14,6 +15,19 @@ from swirl.types import Role
 Rows = Sequence[dict[str, Any]]
 Results = list[dict[str, Any]]
 """Rows {"model", "role", "metric", "value", "low", "high", "n"}."""
+LAYOUTS = 5
+"""Fewer say nothing of how layouts differ: then trajectories are taken for them."""
+
+
+def clusters(rows: Rows) -> np.ndarray:
+    """The layout of each transition, by number: episodes in one layout are no independent evidence.
+
+    The trajectory, where there are fewer than `LAYOUTS`, or not all are known.
+    """
+    names = [row.get("layout") for row in rows]
+    if None in names or len(set(names)) < LAYOUTS:
+        names = [row["trajectory"] for row in rows]
+    return np.unique(np.array(names, object), return_inverse=True)[1]
 
 
 def mean(

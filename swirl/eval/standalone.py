@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import data as recordings
 from swirl import imagetokens, labelling, metrics, progress, prompts, similarity
 from swirl.api import ForwardModel, InverseModel, load_forward, load_inverse
 from swirl.data.imaging import FRAMES
+from swirl.data.splitting import layouts
 from swirl.errors import InputError
 from swirl.eval import held_out, rollouts, suite
 from swirl.eval.judge import Judge
@@ -138,9 +140,13 @@ def evaluate(
 def read_rows(path: str | Path, history: int, images: ImageTokenizer | None = None) -> Rows:
     """The rows of a recording, with `history` earlier states each; a file's own histories are taken as they are.
 
-    Images are written by the tokenizer.
+    Images are written by the tokenizer; where layouts have no names, they are named as in a run's split.
+
+    Raises:
+        InputError: The recording cannot be read, or a trajectory has two layouts.
     """
     table = recordings.read(path)
+    table = table.set_column(table.schema.get_field_index("layout"), "layout", pa.array(layouts(table), pa.string()))
     own = pq.read_schema(path).names if Path(path).suffix == ".parquet" else []
     kept = [name for name in ("history" if history else "", *FRAMES.values()) if name in own]
     for name, column in zip(kept, pq.read_table(path, columns=kept).columns if kept else (), strict=True):

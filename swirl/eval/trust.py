@@ -147,7 +147,7 @@ def results(
     match = metrics.exact_match if role == "forward" else metrics.action_match
     wanted = truths if role == "forward" else [row["action"] for row in picked]
     correct = np.array([match(text, truth) for text, truth in zip(predictions, wanted, strict=True)], float)
-    clusters = np.array([row["trajectory"] for row in picked])
+    clusters = rows.clusters(picked)
     out: rows.Results = []
     for suffix, index in (("", np.arange(len(picked))), ("_changed", np.flatnonzero(changed))):
         sure, right, names = confidence[index], correct[index], clusters[index]

@@ -14,16 +14,6 @@ from swirl.config import Data, Recipe
 from swirl.errors import InputError
 
 
-def test_intervals_are_over_layouts_or_where_there_are_few_over_trajectories():
-    def table(layouts):
-        trajectories = ["a", "a", "b", "c", "d", "e", "f"]
-        states = [[{"type": "text", "text": "s"}]] * 7
-        return pa.table({"layout": layouts, "trajectory": trajectories, "step": [0, 1, 0, 0, 0, 0, 0], "state": states})
-
-    assert kept.clusters(table(["p", "p", "q", "q", "r", "s", "t"])).tolist() == [0, 0, 1, 1, 2, 3, 4]
-    assert kept.clusters(table(["p", "p", "q", "q", "r", "s", "s"])).tolist() == [0, 0, 1, 2, 3, 4, 5]
-
-
 def test_a_test_part_was_drawn_unless_it_is_of_a_file_or_fixed_by_the_world(tmp_path):
     for part in ("free", "fixed"):
         split = pa.array([None, None] if part == "free" else ["train", "test"], pa.string())
