@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from swirl.compare import comparison, tables
 from swirl.compare.cells import Place
@@ -63,12 +62,14 @@ class Table:
 MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3))
 TABLES = {
     # by the mark of the table in its pages
-    "minigrid": MINIGRID(("warmup", "bootstrap", "swirl", "oracle"), pages=("docs/results.md", "README.md")),
+    "minigrid": MINIGRID(
+        ("warmup", "bootstrap", "bootstrap-all", "swirl", "oracle"), pages=("docs/results.md", "README.md")
+    ),
     "minigrid-methods": MINIGRID(
         (
             *("warmup", "sft-continue", "sft-merge", "bootstrap", "bootstrap-all", "best-of-n"),
             *("swirl", "swirl-iterative", "swirl-shared", "swirl-elbo", "swirl-anchored"),
-            *("rlvr", "rwml", "inverse-reward", "early-experience", "oracle"),
+            *("rlvr", "rwml", "inverse-reward", "early-experience", "verified-sampled", "oracle"),
         ),
         brief=True,
     ),
@@ -101,16 +102,31 @@ def write(page: Path, mark: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
-def missing(table: Table, results: dict[str, Any], files: Path) -> str:
-    """What of a table has not run yet, in a line; "" where nothing is missing."""
-    methods = [name for name in table.plan().names() if not any(files.glob(f"{name}-seed*.json"))]
-    ran = {row["at"] for row in results["rows"]}
-    values = [
-        at for together in zip(*table.vary.values(), strict=True) if (at := ", ".join(map(str, together))) not in ran
-    ]
-    seeds = [f"seed {seed}" for seed in table.seeds if seed not in results["seeds"]]
-    told = [*(f"`{name}`" for name in methods), *values, *seeds]
+def missing(table: Table, files: Path) -> str:
+    """What of a table has not run yet, in a line; "" where nothing is missing.
+
+    By method, with its seeds where some of them have run; of a table in which something varies, by its values.
+    """
+    plan = table.plan()
+    lacking: dict[str, dict[str, list[int]]] = {}
+    for cell, at in comparison.missing(plan, files):
+        lacking.setdefault(at, {}).setdefault(cell.method, []).append(cell.recipe.seed)
+    told = []
+    for at, by_method in lacking.items():
+        methods = [_lacking(name, seeds, plan) for name, seeds in by_method.items()]
+        if not at:
+            told += methods
+        elif sum(map(len, by_method.values())) == len(plan.names()) * len(plan.seeds):
+            told.append(at)
+        else:
+            told.append(f"{at}: {', '.join(methods)}")
     return f"{NOT_YET.strip()[:-1]}: {'; '.join(told)}.\n\n" if told else ""
+
+
+def _lacking(name: str, seeds: Sequence[int], plan: comparison.Plan) -> str:
+    """A method, and which of its seeds where it is not all of them."""
+    some = f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+    return f"`{name}`" + some * (len(seeds) < len(plan.seeds))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -136,7 +152,7 @@ def main(words: Sequence[str] | None = None) -> int:
                     write(ROOT / page, name, NOT_YET)
             continue
         first, *others = table.pages
-        write(ROOT / first, name, missing(table, results, place.files) + tables.text(results, table.brief))
+        write(ROOT / first, name, missing(table, place.files) + tables.text(results, table.brief))
         for page in others:
             write(ROOT / page, name, tables.markdown(next(iter(tables.tables(results).values()))))
     print("\n".join(failed), end="\n" * bool(failed))

@@ -21,7 +21,7 @@ from typing import Any
 
 from swirl import durable
 from swirl.compare import cells as running
-from swirl.compare import kept, provenance, reading, report, summary, tables
+from swirl.compare import kept, reading, report, summary, tables
 from swirl.compare.cells import Place
 from swirl.compare.kept import Cell
 from swirl.compare.variants import TUNED_AS, UNLIMITED, UNTUNED, own, variant, with_rate
@@ -58,7 +58,7 @@ class Plan:
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """All methods, the reference last but for the oracle."""
+        """All methods as they were named, each once; the reference after them where it was not."""
         return list(dict.fromkeys([*self.methods, self.reference()]))
 
     def reference(self) -> str:
@@ -86,6 +86,11 @@ def run(plan: Plan, place: Place, processes: int) -> list[str]:
     failed += [f"{name} is left out, for not all of its learning rates were tried" for name in _untried(plan, rates)]
     cells = {cell.name: cell for cell, _ in _cells(plan, rates)}
     return failed + running.run(list(cells.values()), place, processes)
+
+
+def missing(plan: Plan, files: Path) -> list[tuple[Cell, str]]:
+    """The table's runs that have left no file, each with the values of what varies."""
+    return [(cell, at) for cell, at in _cells(replace(plan, rates=()), {}) if not kept.path_of(files, cell).is_file()]
 
 
 def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
@@ -118,9 +123,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         ],
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": ", ".join(plan.vary),
-        "warnings": provenance.warnings(
-            [cell["machine"] for found in files.values() for by_seed in found.values() for cell in by_seed.values()]
-        ),
+        "warnings": summary.warnings(files),
         "rows": rows,
         "rewards": rewards,
     }

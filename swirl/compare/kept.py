@@ -49,7 +49,8 @@ class Cell:
     name: str
 
 
-def _path_of(files: Path, cell: Cell) -> Path:
+def path_of(files: Path, cell: Cell) -> Path:
+    """Where the file of a cell is, or will be."""
     return files / f"{cell.name}.json"
 
 
@@ -59,7 +60,7 @@ def find(files: Path, cell: Cell) -> dict[str, Any] | None:
     Raises:
         InputError: It was done with another recipe or measured by another version, or its file cannot be read.
     """
-    path = _path_of(files, cell)
+    path = path_of(files, cell)
     if not path.is_file():
         return None
     try:
@@ -118,7 +119,7 @@ def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) ->
         ],
     }
     files.mkdir(parents=True, exist_ok=True)
-    durable.atomic_write(_path_of(files, cell), json.dumps(found) + "\n")
+    durable.atomic_write(path_of(files, cell), json.dumps(found) + "\n")
 
 
 def _predictions(folder: Path) -> dict[tuple[str, Role], dict[int, str]]:

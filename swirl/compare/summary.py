@@ -6,24 +6,32 @@ from typing import Any
 import numpy as np
 
 from swirl import image_metrics
-from swirl.compare import reading
+from swirl.compare import provenance, reading
 from swirl.compare.kept import BASELINES
 from swirl.compare.reading import NET, SCORE
 from swirl.compare.variants import UNLIMITED
+from swirl.methods import ORACLE_ROUNDS
 from swirl.types import ROLES, Role
 
 UNITS = ("cpu_seconds", "tokens")
+OF_WORDS = ("rouge_l", "bert_score")
+"""Metrics of language, which the codes of an image are not."""
 METRICS: dict[Role, tuple[str, ...]] = {
     "forward": (
-        *(NET, "exact_match_changed", "false_change_rate", "changed_facts_f1", "rouge_l", "bert_score"),
+        *(NET, "exact_match_changed", "false_change_rate", "unreadable_rate", "changed_facts_f1"),
+        *OF_WORDS,
         *("image_changed_f1", "image_psnr_changed", "image_psnr_ceiling"),
     ),
     "inverse": ("action_exact_match_changed",),
 }
+ALIKE = ("image_psnr_ceiling",)
+"""What no method has a part in: it is told, and not compared."""
 GAPS = (NET, "exact_match_changed", "changed_facts_f1", "action_exact_match_changed")
 """Metrics of which a share of the oracle's gain is told; of false changes it has none to gain."""
 MOST: dict[str, float] = dict.fromkeys(("image_psnr_changed", "image_psnr_ceiling"), image_metrics.PSNR_CAP)
 """The largest value of a metric, where it is not 1."""
+UNEVEN = 1.25
+"""How many times as many CPU seconds a token may take in one seed as in another before that is told."""
 Rows = list[dict[str, Any]]
 
 
@@ -45,7 +53,8 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
     for role, metrics in METRICS.items():
         for metric in metrics:
             first = next(iter(cells[reference].values()))
-            counts = reading.counts(first, role, metric)
+            images = "image_exact_match" in first["counts"].get(role, {})
+            counts = () if images and metric in OF_WORDS else reading.counts(first, role, metric)
             for unit in UNITS if len(counts) else ():
                 found = reading.readings(cells, reference, role, metric, unit)
                 common = {"role": role, "metric": metric, "unit": unit}
@@ -87,7 +96,7 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
     for method, sums in found.items():
         value = reading.estimate(lambda mean: mean, [sums], counts)
         add(method, "value", _within(value, least, most))
-        if method not in (reference, *BASELINES):
+        if method not in (reference, *BASELINES) and metric not in ALIKE:
             apart = reading.estimate(reading.difference, [sums, found[reference]], counts)
             add(method, "difference", _within(apart, least - most, most - least))
         if gain and metric in GAPS and method not in ("warmup", "oracle", *BASELINES):
@@ -97,6 +106,36 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
                 closed = closed._replace(low=None, high=None)
             add(method, "gap_closed", closed)
     return rows
+
+
+def warnings(files: dict[str, reading.Cells]) -> list[str]:
+    """Sentences on what the figures do not mean; none where nothing is known against them.
+
+    Args:
+        files: Kept files, by the value of what varies, method and seed.
+    """
+    groups = [(method, [*by_seed.values()]) for cells in files.values() for method, by_seed in cells.items()]
+    told = provenance.warnings([cell["machine"] for _, group in groups for cell in group])
+    uneven, method = max((_unevenness(group), method) for method, group in groups)
+    if uneven > UNEVEN:
+        told.append(
+            f"A token took {uneven:.2f} times as many CPU seconds in one seed of `{method}` as in another: equal CPU "
+            "seconds are equal cost only so far."
+        )
+    bounds = [cell for method, group in groups for cell in group if method == "oracle"]
+    at_limit = sum(any(p["phase"].startswith(f"oracle{ORACLE_ROUNDS}-") for p in cell["points"]) for cell in bounds)
+    if at_limit:
+        told.append(
+            f"{at_limit} of {len(bounds)} runs of `oracle` did all of their {ORACLE_ROUNDS} rounds and may not have "
+            "stopped improving: the bound may be too low."
+        )
+    return told
+
+
+def _unevenness(group: list[dict[str, Any]]) -> float:
+    """The most CPU seconds per token among runs, by the least."""
+    paces = [reading.spent(cell, "cpu_seconds") / reading.spent(cell, "tokens") for cell in group]
+    return max(paces) / min(paces)
 
 
 def _within(estimate: reading.Estimate | None, low: float, high: float) -> reading.Estimate | None:

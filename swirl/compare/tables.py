@@ -15,6 +15,7 @@ TITLES = {
     "exact_match_changed": "exact on changed",
     "changed_facts_f1": "changed facts F1",
     "false_change_rate": "false changes",
+    "unreadable_rate": "unreadable",
     "rouge_l": "ROUGE-L",
     "bert_score": "BERTScore",
     "image_changed_f1": "changed region F1",

@@ -102,6 +102,53 @@ def test_metrics_of_frames_have_columns_and_decibels_their_own_range(cells):
     assert "PSNR on changed, dB" in tables.text(found)
 
 
+def test_states_that_are_images_have_no_metrics_of_language_and_the_ceiling_is_not_compared(cells):
+    def metrics_of(statistic):
+        rows = summary.summarise(cells, "verified")
+        return {row["metric"] for row in rows if row["statistic"] == statistic and row["role"] == "forward"}
+
+    for by_seed in cells.values():
+        for one in by_seed.values():
+            one["counts"] = {
+                role: {**of, "rouge_l": [2, 3], "unreadable_rate": [2, 3]} for role, of in one["counts"].items()
+            }
+            for at in one["points"]:
+                at["sums"] |= {"rouge_l": [1, 1], "unreadable_rate": [0, 0]}
+    of_words = {"exact_match_net", "exact_match_changed", "unreadable_rate", "rouge_l"}
+    assert metrics_of("value") == metrics_of("difference") == of_words
+    for by_seed in cells.values():
+        for one in by_seed.values():
+            one["counts"]["forward"] |= {"image_exact_match": [2, 3], "image_psnr_ceiling": [2, 3]}
+            for at in one["points"]:
+                at["sums"] |= {"image_exact_match": [1, 1], "image_psnr_ceiling": [60, 90]}
+    assert metrics_of("value") == of_words - {"rouge_l"} | {"image_psnr_ceiling"}
+    assert metrics_of("difference") == of_words - {"rouge_l"}
+
+
+def test_seconds_that_do_more_in_one_seed_than_in_another_are_told(cells):
+    assert summary.warnings({"": cells}) == []
+    spent = cells["swirl"][1]["points"][-1]  # 90 seconds for 900 tokens, as in the other seed
+    spent["tokens"] = 720
+    assert summary.warnings({"": cells}) == []
+    spent["tokens"] = 700
+    assert summary.warnings({"": cells}) == [
+        "A token took 1.29 times as many CPU seconds in one seed of `swirl` as in another: equal CPU seconds are equal "
+        "cost only so far."
+    ]
+
+
+def test_an_oracle_that_did_all_of_its_rounds_is_told(cells):
+    cells["oracle"][1]["points"][-1]["phase"] = "oracle12-forward-sft"
+    [told] = summary.warnings({"": cells})
+    assert told.startswith("1 of 2 runs of `oracle` did all of their 12 rounds and may not have stopped improving:")
+
+
+def test_machines_are_among_what_is_told(cells):
+    cells["oracle"][1]["machine"] = {"cores": 4}
+    [told] = summary.warnings({"": cells})
+    assert "(cores 2 and 4)" in told
+
+
 def test_a_difference_ends_where_those_of_the_metric_do(cells):
     """By seed 0, 1 and 5 of 5 rows more: with two degrees of freedom the interval would reach far beyond 1."""
     more = ([0, 0], [1, 0], [2, 3])
