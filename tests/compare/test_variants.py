@@ -17,7 +17,8 @@ def test_the_recipes_own_method_is_the_recipe_itself_tested_after_every_phase():
     assert own(RECIPE) == "verified"
     changed = variant(RECIPE, "verified")
     assert changed.evaluation.test_phases
-    assert replace(changed, evaluation=RECIPE.evaluation, inferred=RECIPE.inferred, swirl=RECIPE.swirl) == RECIPE
+    others = {name: getattr(RECIPE, name) for name in ("inferred", "experience", "swirl")}
+    assert replace(changed, evaluation=RECIPE.evaluation, **others) == RECIPE
 
 
 @pytest.mark.parametrize("name", ["rlvr", "rwml", "inverse-reward", "shuffled-reward"])
@@ -34,6 +35,12 @@ def test_labels_for_every_pair_come_of_an_inverse_model_that_was_taught_every_pa
     changed = variant(RECIPE, "bootstrap-all")
     assert (changed.methods[-1], changed.data.inverse_unchanged) == ("bootstrap", True)
     assert replace(changed, data=RECIPE.data) == variant(RECIPE, "bootstrap")
+
+
+def test_methods_that_train_the_forward_model_alone_read_as_many_rows():
+    early, bootstrap = variant(RECIPE, "early-experience").experience, variant(RECIPE, "bootstrap").inferred
+    assert early.steps * early.batch == bootstrap.rounds * bootstrap.steps * bootstrap.batch
+    assert (early.transitions, early.learning_rate) == (bootstrap.pairs, bootstrap.learning_rate)
 
 
 def test_the_worlds_list_of_actions_can_be_kept_from_the_method_that_reads_it():
