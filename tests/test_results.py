@@ -5,10 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import load_benchmark
 
-from swirl.compare import comparison
+from swirl.compare import comparison, reading
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,26 +42,106 @@ def test_pages_show_what_the_kept_files_hold(name, tmp_path, monkeypatch):
         assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8")
 
 
-TUNED = re.compile(r"(?m)^\| `(\w+)`[^|]*\((\de-\d)\) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$")
-"""A row of the tuning seed's figures: method, rate, and three shares."""
+FIGURE = re.compile(r"\d\.\d{3}")
+METHODS = {"warm-up": "warmup", "default": "verified", "oracle": "oracle"}
+"""What a text calls methods, beside their names between backticks."""
+COLUMNS = {
+    "net": "next state, net",
+    "exact on changed": "exact on changed",
+    "changed transitions": "exact on changed",
+    "changed facts": "changed facts F1",
+    "false changes": "false changes",
+    "unreadable": "unreadable",
+    "inverse": "action, exact",
+}
+"""What a text calls metrics, and the columns that have them."""
 
 
-def test_the_tuning_seeds_figures_are_those_of_the_kept_files():
-    found = TUNED.findall((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
-    assert {method for method, *_ in found} == {"bootstrap", "swirl", "verified", "oracle"}
-    wanted = "exact_match_changed", "false_change_rate", "action_exact_match_changed"
-    for method, rate, *shown in found:
-        kept = json.loads((RESULTS.KEPT / "minigrid" / f"tune-{method}-{float(rate)}.json").read_text())
-        values = {row["metric"]: row["value"] for row in kept["rows"] if row["phase"] == method}
-        assert shown == [f"{values[metric]:.3f}" for metric in wanted]
+def in_tables(text):
+    """The figures of tables by method and column."""
+    found = {}
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
+        head, _, *rows = ([cell.strip(" `") for cell in line.strip("|").split("|")] for line in table.splitlines())
+        for method, *cells in rows:
+            for column, cell in zip(head[1:], cells, strict=True):
+                found.setdefault((method, column), set()).update(FIGURE.findall(cell))
+    return found
 
 
-def test_what_is_said_of_a_table_are_its_figures():
+def unfounded(said, tables):
+    """Figures of a passage that the tables do not have of a method and in a column that its bullet or line names."""
+    wrong = []
+    for part in re.split(r"\n(?:- |\| |\n)", said):
+        methods = set(re.findall(r"`([\w-]+)`", part)) | {name for word, name in METHODS.items() if word in part}
+        columns = {column for word, column in COLUMNS.items() if word in part.lower()}
+        known = {
+            figure
+            for (method, column), of in tables.items()
+            if method in methods and column in columns
+            for figure in of
+        }
+        wrong += [(figure, part) for figure in FIGURE.findall(part) if figure not in known]
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("mark", "begins", "ends", "least"),
+    [
+        ("minigrid", "What this says", "What to hold against it", 25),
+        ("minigrid-rgb", "One seed so far", "## Crafter", 13),
+    ],
+)
+def test_what_is_said_of_a_table_are_its_figures(mark, begins, ends, least):
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    table, said = page.split("<!-- minigrid:end -->")[0], page.split("What this says")[1].split("Before commit")[0]
-    figures = set(re.findall(r"\d\.\d{3}", said))
-    assert len(figures) > 15
-    assert figures <= set(re.findall(r"\d\.\d{3}", table))
+    table = page.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0]
+    said = page.split(begins)[1].split(ends)[0]
+    assert len(FIGURE.findall(said)) >= least
+    assert unfounded(said, in_tables(table)) == []
+
+
+def test_a_figure_of_another_method_or_metric_is_unfounded():
+    tables = in_tables(
+        "| method | next state, net | false changes |\n|---|---|---|\n| `swirl` | 0.434 [0.258, 0.609] | 0.088 |\n"
+    )
+    assert tables == {("swirl", "next state, net"): {"0.434", "0.258", "0.609"}, ("swirl", "false changes"): {"0.088"}}
+    assert unfounded("`swirl` has 0.434 [0.258, 0.609] on net\n- and `swirl` 0.088 false changes", tables) == []
+    for said in ("`verified` has 0.434 on net", "`swirl` has 0.434 false changes", "on net `swirl` has 0.435"):
+        assert [figure for figure, _ in unfounded(said, tables)] == FIGURE.findall(said)
+
+
+def test_what_is_held_against_the_table_is_what_the_kept_files_hold():
+    said = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("What to hold against it")[1]
+    runs = {
+        name: [json.loads((RESULTS.KEPT / "minigrid" / f"{name}-seed{seed}.json").read_text()) for seed in range(5)]
+        for name in ("verified", "bootstrap")
+    }
+
+    def mean_net(name, phase):
+        curves = [reading.curve(run, "forward", reading.NET, "cpu_seconds").values() for run in runs[name]]
+        return np.mean([curve[phase] for curve in curves])
+
+    first, last, other = mean_net("verified", 1), mean_net("verified", -1), mean_net("bootstrap", -1)
+    assert (
+        f"{last - first:.3f} comes after the first round: its net is {first:.3f} then and {last:.3f} at its end" in said
+    )
+    assert f"that of `bootstrap` {other:.3f} at its own" in said
+    least, false = 0.0, 0.0
+    for run in runs["bootstrap"]:
+        end = next(point for point in run["points"] if point["phase"] == "bootstrap5-forward-sft")
+        sums = {name: np.array(values) for name, values in end["sums"].items()}
+        changed = np.array(run["counts"]["forward"]["exact_match_changed"])
+        # An unreadable reply to a changed transition is wrong and no copy of the state.
+        least += np.maximum(
+            0, sums["unreadable_rate"] - (changed - sums["exact_match_changed"] - sums["copy_rate"])
+        ).sum()
+        false += sums["false_change_rate"].sum()
+    assert f"at least {least:.0f} of {false:,.0f} at the ends of" in said
+    rounds = [
+        [point["sums"] for point in run["points"] if re.match(r"bootstrap\d-forward", point["phase"])]
+        for run in runs["bootstrap"]
+    ]
+    assert [seed for seed, of in enumerate(rounds) if all(sums == of[0] for sums in of)] == [1, 4]
+    assert "In seeds 1 and 4 `bootstrap` took back each of its rounds 2 to 5." in said
 
 
 def test_what_has_not_run_is_told_beside_what_has(tmp_path):

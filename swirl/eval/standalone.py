@@ -1,8 +1,10 @@
 """Any checkpoint on any labelled recording: what `swirl eval` prints.
 
 The same metrics as a run's own test, on data of the user's choice. A run folder evaluated on its own
-`data/test.parquet` gives the numbers of its `results.json` again: its checkpoints say which rows the run drew. (Replies
-are limited by the rows at hand: one that is longer than every recorded text may be cut elsewhere.)
+`data/test.parquet` gives the numbers of its `results.json` again, of the models and of `copy-input`: its checkpoints
+say which rows the run drew. (Replies are limited by the rows at hand: one that is longer than every recorded text may
+be cut elsewhere.) `majority-action` is another there: the most frequent action of the run's training labels, and here
+of the rows that are scored.
 
 `swirl eval recording.parquet --forward runs/minigrid --inverse Qwen/Qwen3-0.6B`
 
