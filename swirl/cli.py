@@ -295,10 +295,11 @@ def _label(a: argparse.Namespace) -> None:
 
 def _imagine(a: argparse.Namespace) -> None:
     from swirl import api, pictures
-    from swirl.data import files
+    from swirl.data import files, overwriting
 
     out = pictures.check_ending(Path(a.out)) if a.out else None
     if out:
+        overwriting.check_not_read(out, [a.state[1:]] if a.state.startswith("@") else [])
         files.prepare(out)
     first = _state(a.state)
     states = [first, *api.load_forward(a.forward, a.device).imagine(first, a.action)]

@@ -89,6 +89,7 @@ def test_confidence_is_calibrated_on_the_runs_validation_labels(monkeypatch, rec
     monkeypatch.setattr(api, "candidates", lambda model, rows, *args: [conceited for _ in rows])
 
     def confidence(folder, actions):
+        (tmp_path / "out.jsonl").unlink(missing_ok=True)
         annotate.label(recording, tmp_path / "out.jsonl", folder, actions=actions, device="cpu")
         return json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["confidence"]
 
@@ -116,6 +117,7 @@ def test_a_model_that_was_taught_changes_alone_is_calibrated_on_those_and_sure_o
         path = run / "phases" / "03-warmup-inverse-sft" / "swirl.json"
         card = json.loads(path.read_text())
         path.write_text(json.dumps({**card, "data": {**card["data"], "inverse_unchanged": taught}}))
+        (tmp_path / "out.jsonl").unlink(missing_ok=True)
         annotate.label(recording, tmp_path / "out.jsonl", run, actions=["go left", "go right"], device="cpu")
         rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
         assert [row["inferred"] for row in rows] == [False, True, True]
@@ -144,7 +146,7 @@ def test_what_the_run_learnt_of_its_models_orders_the_alternatives_and_says_who_
     assert asked == [0.0, 0.0]
     asked.clear()
     phase = run / "phases" / "03-warmup-inverse-sft"
-    annotate.label(recording, tmp_path / "out.jsonl", phase, run, actions=["go left"], device="cpu")
+    annotate.label(recording, tmp_path / "of-a-phase.jsonl", phase, run, actions=["go left"], device="cpu")
     assert asked == [0.01]
 
 
@@ -158,12 +160,11 @@ def test_a_row_that_is_longer_than_the_context_is_named_and_nothing_is_written(
     computed = []
     verify = api.labelling.verify
     monkeypatch.setattr(api.labelling, "verify", lambda *a, **k: computed.append(len(a[2])) or verify(*a, **k))
-    (tmp_path / "out.jsonl").write_text("earlier")
     with pytest.raises(InputError, match=r"in\.jsonl: row 5: the inverse prompt has \d+ tokens.* the model reads 128"):
         annotate.label(
             recording, tmp_path / "out.jsonl", run_folder, run_folder if forward else None, actions, n=1, device="cpu"
         )
-    assert (tmp_path / "out.jsonl").read_text() == "earlier"
+    assert not (tmp_path / "out.jsonl").exists()
     assert computed == [1, 1]  # the pieces before; nothing of its own
 
 
@@ -278,6 +279,7 @@ def test_the_users_own_columns_stay_and_pieces_are_written_as_they_are_done(
         lambda: annotate.merge(recording, todo, out),
     )
     for call in calls:
+        out.unlink(missing_ok=True)
         call()
         assert "left out" not in caplog.text
         if name == "out.parquet":
@@ -304,7 +306,8 @@ def test_a_pair_of_another_piece_is_not_asked_again(monkeypatch, recording, run_
 def test_what_stops_in_the_middle_leaves_the_earlier_file(monkeypatch, recording, run_folder, tmp_path):
     monkeypatch.setattr(annotate, "CHUNK", 1)
     out = tmp_path / "out.parquet"
-    out.write_bytes(b"earlier")
+    annotate.label(recording, out, run_folder, actions=["key"], device="cpu")
+    earlier = out.read_bytes()
 
     def stop(model, rows, *rest):
         if rows[0]["state"] == X:
@@ -314,7 +317,7 @@ def test_what_stops_in_the_middle_leaves_the_earlier_file(monkeypatch, recording
     monkeypatch.setattr(annotate.api, "candidates", stop)
     with pytest.raises(KeyboardInterrupt):
         annotate.label(recording, out, run_folder, device="cpu")
-    assert out.read_bytes() == b"earlier"
+    assert out.read_bytes() == earlier
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
 
 

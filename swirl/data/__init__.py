@@ -16,6 +16,7 @@ for line in check("run/data").lines():
 | `streaming.py` | rewrite a recording piece by piece, with the user's own columns |
 | `collecting.py` | play a world and stream its transitions to a file |
 | `origin.py` | which world, options and seed a recording was made with |
+| `overwriting.py` | which files a command may write over |
 | `playing.py` | episodes of a world, in this process or in several |
 | `replay.py` | back to a moment of an episode that was played |
 | `branching.py` | what other actions would have led to, in a world that can be stepped |

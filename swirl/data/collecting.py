@@ -22,6 +22,7 @@ from swirl import images, progress
 from swirl.data import frames
 from swirl.data.files import prepare
 from swirl.data.origin import Origin
+from swirl.data.overwriting import check_replaceable, note
 from swirl.data.pieces import Pieces, pieces
 from swirl.data.playing import Episode, Playable, play_apart, play_here
 from swirl.errors import InputError
@@ -51,7 +52,7 @@ def collect(
 
     Args:
         make: Builds the world; with several workers it is pickled, e.g. `functools.partial(worlds.make, "minigrid")`.
-        path: The `.parquet` file to write; one that is there is replaced.
+        path: The `.parquet` file to write; one that is there is replaced where it is of the same origin.
         transitions: How many.
         behaviours: Share of the trajectories that each behaviour plays; shares are relative to their sum. `None`:
             all that the world has, equally.
@@ -67,8 +68,8 @@ def collect(
         that broke off, where there were any.
 
     Raises:
-        InputError: An argument cannot be used, another process is recording this file, a worker died, or the world
-            skipped 20 episodes in a row before their first step.
+        InputError: An argument cannot be used, a file is there that would be lost, another process is recording this
+            one, a worker died, or the world skipped 20 episodes in a row before their first step.
     """
     path = Path(path)
     for name, value in (("transitions", transitions), ("max_steps", max_steps), ("workers", workers)):
@@ -78,6 +79,8 @@ def collect(
         raise InputError(f"seed = {seed}, expected 0 or more")
     if path.suffix != ".parquet":
         raise InputError(f"{path}: a recording is written as Parquet; end the name with .parquet")
+    made_from = Origin(*origin, seed) if origin else None
+    check_replaceable(path, "collect", origin=made_from)
     with closing(make()) as world:
         shares = shares_of(world.behaviours, behaviours)
         prepare(path)
@@ -91,8 +94,7 @@ def collect(
                 played = play_apart(make, turns, max_steps, seed, text, workers)
             with closing(played):
                 _record(played, recorded, transitions)
-            note = Origin(*origin, seed).metadata() if origin else None
-            counts = recorded.join(path, transitions, note)
+            counts = recorded.join(path, transitions, note("collect", made_from))
     return counts | ({"skipped": recorded.skipped} if recorded.skipped else {})
 
 

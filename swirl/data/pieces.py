@@ -69,7 +69,7 @@ class Pieces:
             self._files.append(file)
         self._waiting, self._since = [], time.monotonic()
 
-    def join(self, path: Path, transitions: int, note: dict[bytes, bytes] | None = None) -> dict[str, int]:
+    def join(self, path: Path, transitions: int, note: dict[bytes, bytes]) -> dict[str, int]:
         """Write the first `transitions` transitions to their file, and move their images beside it.
 
         The last trajectory is truncated where it is cut.

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl.data.files import _json_rows, _parquet_errors, replacing
+from swirl.data.overwriting import note
 from swirl.data.table import SCHEMA
 from swirl.errors import InputError
 
@@ -78,17 +79,18 @@ def own_schema(path: Path, size: int, without: tuple[str, ...] = ()) -> pa.Schem
 
 
 @contextmanager
-def writing(path: str | Path, schema: Callable[[], pa.Schema]) -> Iterator[Callable[[Rows], None]]:
+def writing(path: str | Path, schema: Callable[[], pa.Schema], command: str) -> Iterator[Callable[[Rows], None]]:
     """A function that writes rows to a Parquet (a row group a call) or JSONL file, whole or absent.
 
     Args:
         path: The file; its ending says which kind.
         schema: Gives the columns; asked for Parquet only.
+        command: Whose file it is, see `overwriting`.
     """
     path = Path(path)
     with replacing(path) as part:
         if path.name.endswith(".parquet"):
-            columns = schema()
+            columns = schema().with_metadata(note(command))
             with pq.ParquetWriter(part, columns, compression="zstd") as writer:
                 yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema=columns))
             return

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from swirl import progress
 from swirl.data.files import replacing
+from swirl.data.overwriting import check_replaceable, note
 from swirl.data.table import CHUNK, SCHEMA
 from swirl.errors import InputError
 from swirl.importers import frames
@@ -65,18 +66,23 @@ def import_recording(
     Args:
         form: One of `FORMATS`.
         sources: Files or folders.
-        out: The `.parquet` file to write; one that is there is replaced when the new one is whole.
+        out: The `.parquet` file to write; an import of the same format that is there is replaced when the new one is
+            whole.
         options: What the user chose.
 
     Returns:
         Counts: transitions, trajectories, labels, malformed, and others by name where they are not 0.
 
     Raises:
-        InputError: An argument cannot be used, there is no transition at all, or `strict` met a malformed record.
+        InputError: An argument cannot be used, a file is there that would be lost, there is no transition at all, or
+            `strict` met a malformed record.
         MissingPartError: The format needs a package that is not installed; names the command.
     """
     out, options = Path(out), options or Options()
     _check(form, out, options)
+    command = f"import {form}"
+    check_replaceable(out, command, sources)
+    schema = SCHEMA.with_metadata(note(command))
     module = import_module(f"swirl.importers.{form}")
     labels = Labels()
     with (
@@ -85,7 +91,7 @@ def import_recording(
         progress.bar(f"import {form}, %", 100) as bar,
     ):
         context = Context(options, bar, kept_images)
-        with _writing(part) as write:
+        with _writing(part, schema) as write:
             for row in _admitted(module.read(sources, context), context):
                 if row.action is not None and options.labels is not None:
                     labels.add(context.counts["transitions"] - 1, row, options.seed)
@@ -96,10 +102,10 @@ def import_recording(
             raise InputError(_nothing(sources, context))
         if options.labels is not None:
             kept = labels.kept(options.labels)
-            _rewrite(part, lambda table, start: _with_labels(table, start, kept))
+            _rewrite(part, schema, lambda table, start: _with_labels(table, start, kept))
             context.counts["labels"] = len(kept)
         if context.same_layout:
-            _rewrite(part, lambda table, _: _with_layouts(table, context.layout))
+            _rewrite(part, schema, lambda table, _: _with_layouts(table, context.layout))
     _tell(context)
     return {name: context.counts[name] for name in ("transitions", "trajectories", "labels", "malformed")} | {
         name: count for name, count in context.counts.items() if count
@@ -159,15 +165,15 @@ def _admitted(items: Iterable[Row | Fault], context: Context) -> Iterator[Row]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[Callable[[Row], None]]:
+def _writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
     """A function that writes rows, gathered to groups that are neither long in rows nor in characters."""
     rows: list[dict] = []
     size = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 
         def flush() -> None:
             nonlocal rows, size
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA), row_group_size=CHUNK)
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema), row_group_size=CHUNK)
             rows, size = [], 0
 
         def write(row: Row) -> None:
@@ -182,11 +188,11 @@ def _writing(path: Path) -> Iterator[Callable[[Row], None]]:
             flush()
 
 
-def _rewrite(path: Path, change: Callable[[pa.Table, int], pa.Table]) -> None:
+def _rewrite(path: Path, schema: pa.Schema, change: Callable[[pa.Table, int], pa.Table]) -> None:
     """Rewrite a recording by groups of rows; `change` is given a group and the number of its first row."""
     other = path.with_name(f"{path.name}.again")
     try:
-        with pq.ParquetFile(path) as file, pq.ParquetWriter(other, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetFile(path) as file, pq.ParquetWriter(other, schema, compression="zstd") as writer:
             start = 0
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)

@@ -25,6 +25,7 @@ from swirl import api, metrics, posterior
 from swirl import data as recordings
 from swirl.data.files import JSONL
 from swirl.data.imaging import FRAMES
+from swirl.data.overwriting import check_replaceable
 from swirl.data.streaming import own_columns, own_names, own_schema, writing
 from swirl.data.table import CHUNK, INFERRED, SCHEMA
 from swirl.errors import InputError
@@ -91,6 +92,7 @@ def label(
     if n < 0:
         raise InputError(f"--samples {n}, expected 0 (the greedy action alone) or more")
     pick.check_ending(out, (".parquet", *JSONL))
+    check_replaceable(out, "label --inverse", [data])
     table = recordings.read(data, say_left_out=False)
     added = tuple(ADDED.names)
     _check_names(Path(data), added)
@@ -103,7 +105,9 @@ def label(
     least, taught = (belief or Posterior()).least(), model.recipe.data.inverse_unchanged
     known: dict[bytes, list[Candidate]] = {}
     counts = dict.fromkeys(("rows", "kept", "inferred", "unreadable"), 0)
-    with writing(out, lambda: pa.schema([*SCHEMA, *own_schema(Path(data), CHUNK, added), *ADDED])) as write:
+    with writing(
+        out, lambda: pa.schema([*SCHEMA, *own_schema(Path(data), CHUNK, added), *ADDED]), "label --inverse"
+    ) as write:
         for start, own in zip(count(0, CHUNK), own_columns(Path(data), CHUNK, added), strict=False):
             rows = pick.named(table.slice(start, len(own)).to_pylist(), data, start)
             if len(known) > KNOWN:
@@ -221,12 +225,13 @@ def merge(data: str | Path, labels: str | Path, out: str | Path) -> dict[str, in
         InputError: A row of `labels` is not in the recording, has other states there, or contradicts its action.
     """
     pick.check_ending(out, (".parquet", *JSONL))
+    check_replaceable(out, "label --labels", [data, labels])
     table = recordings.read(data, say_left_out=False)
     filled = pick.read(labels)
     wanted = _wanted(filled, labels)
     found: dict[tuple[str, int], str] = {}
     added = tuple(ADDED.names)  # of an earlier `label`, whose actions are not taken along
-    with writing(out, lambda: pa.schema([*SCHEMA, *own_schema(Path(data), CHUNK, added)])) as write:
+    with writing(out, lambda: pa.schema([*SCHEMA, *own_schema(Path(data), CHUNK, added)]), "label --labels") as write:
         for start, own in zip(count(0, CHUNK), own_columns(Path(data), CHUNK, added), strict=False):
             rows = table.slice(start, len(own)).to_pylist()
             for known in rows:

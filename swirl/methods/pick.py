@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from swirl import api, metrics
 from swirl import data as recordings
 from swirl.data.files import replacing
+from swirl.data.overwriting import check_replaceable, note
 from swirl.errors import InputError
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -70,6 +71,7 @@ def pick(
     if count < 1:
         raise InputError(f"--pick {count}, expected at least 1")
     check_ending(out, ENDINGS)
+    check_replaceable(out, "label --pick", [data])
     model = api.load_inverse(inverse, device) if inverse else None
     table = recordings.with_history(recordings.read(data), model.recipe.data.history if model else 0)
     rows = named(table.to_pylist(), data)
@@ -200,7 +202,7 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
     with replacing(path) as part:
         if path.suffix == ".parquet":
             kinds = {"step": pa.int64()}
-            schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+            schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS], note("label --pick"))
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), part)
         elif path.suffix == ".csv":
             with part.open("w", encoding="utf-8-sig", newline="") as file:

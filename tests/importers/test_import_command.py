@@ -70,10 +70,9 @@ def test_secrets_are_masked_in_chats_unless_the_user_says_otherwise(tmp_path):
     ):
         if form == "table":
             (tmp_path / "log.jsonl").write_text(json.dumps({"state": secret, "next_state": "b"}))
-        assert (
-            cli.main(["import", form, str(tmp_path / "log.jsonl"), "--out", str(tmp_path / "o.parquet"), *flags]) == 0
-        )
-        assert (secret in read(tmp_path / "o.parquet")["state"][0].as_py()) != masked
+        out = tmp_path / f"{form}.parquet"
+        assert cli.main(["import", form, str(tmp_path / "log.jsonl"), "--out", str(out), *flags]) == 0
+        assert (secret in read(out)["state"][0].as_py()) != masked
 
 
 @pytest.mark.slow
