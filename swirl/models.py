@@ -76,17 +76,46 @@ def quiet() -> Iterator[None]:
 
 
 def located(path: str | Path) -> Path:
-    """The path of a model: a folder that is there, or a name that a hub may know (`name`, `owner/name`).
+    """The path of a model: a folder that is there, or a name that the Hub knows (`name`, `owner/name`).
 
     Raises:
-        InputError: It can only be a folder, and there is none.
+        InputError: It can only be a folder, and there is none; or the Hub does not know it, or cannot be asked.
     """
     text, path = str(path), Path(path)
+    if path.exists():
+        return path
     beside = path.parent != Path() and path.parent.is_dir()
-    local = path.is_absolute() or text.startswith((".", "~")) or len(path.parts) > 2 or beside
-    if local and not path.exists():
+    ours = path.parts[:1] == ("runs",)  # where runs lie unless `--out` says otherwise
+    if path.is_absolute() or text.startswith((".", "~")) or len(path.parts) > 2 or beside or ours:
         raise InputError(f"{text}: no such folder; give a run folder, a checkpoint, or a name that transformers knows")
+    _ask_the_hub(text)
     return path
+
+
+def _ask_the_hub(name: str) -> None:
+    """Refuse a name that cannot be loaded from the Hub; `transformers` would retry for most of a minute before.
+
+    Raises:
+        InputError: There is no such model there, or the Hub cannot be reached and there is no copy here.
+    """
+    import httpx2  # as huggingface_hub does, whose errors of the connection these are
+    from huggingface_hub import constants, file_exists, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled
+
+    mend = "give a run folder, a checkpoint, or a name that transformers knows"
+    try:
+        if isinstance(try_to_load_from_cache(name, constants.CONFIG_NAME), str):
+            return
+        if not file_exists(name, constants.CONFIG_NAME):
+            raise InputError(f"no run or checkpoint at {name}, and no such model on the Hub; {mend}")
+    except GatedRepoError:
+        return  # transformers says how to be let in
+    except HFValidationError:
+        raise InputError(f"no run or checkpoint at {name}, and no such model on the Hub; {mend}") from None
+    except (httpx2.HTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise InputError(
+            f"no run or checkpoint at {name}, and the Hub cannot be asked for it ({first_line(error)}); {mend}"
+        ) from None
 
 
 @quiet()

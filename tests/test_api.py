@@ -254,7 +254,8 @@ def test_what_is_no_model_is_named(run_folder, tmp_path):
         api.resolve(unfinished, "forward")
 
 
-def test_a_name_on_a_hub_is_left_to_transformers():
+def test_a_name_on_a_hub_is_left_to_transformers(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_exists", lambda name, file: True)
     assert str(api.resolve("owner/model", "forward")[0]) == "owner/model"
 
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import httpx2
 import pytest
 import torch
 from conftest import TINY, save_qwen3
@@ -91,13 +92,35 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         models.load_tokenizer(tmp_path)
 
 
-def test_a_name_that_cannot_be_resolved_is_refused_in_one_line():
-    with pytest.raises(InputError, match="cannot load a tokenizer from no-such/model") as caught:
+def test_a_name_that_the_hub_does_not_know_is_refused_before_anything_retries(monkeypatch):
+    with pytest.raises(InputError, match="no such model on the Hub"):
+        models.load("not a name")
+    asked = []
+
+    def unknown(name, file):
+        asked.append((name, file))
+        return False
+
+    monkeypatch.setattr("huggingface_hub.file_exists", unknown)
+    for load in (models.load, models.load_config, models.load_tokenizer):
+        with pytest.raises(InputError, match=r"^no run or checkpoint at no-such/model, and no such model on the Hub; "):
+            load("no-such/model")
+    assert asked == [("no-such/model", "config.json")] * 3
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch, caplog):
+    def unreachable(name, file):
+        raise httpx2.ConnectError("no route")
+
+    monkeypatch.setattr("huggingface_hub.file_exists", unreachable)
+    with pytest.raises(InputError, match=r"at no-such/model, and the Hub cannot be asked for it \(no route\); give"):
         models.load("no-such/model")
-    assert "\n" not in str(caught.value)
+    assert caplog.text == ""
 
 
-@pytest.mark.parametrize("name", ["./liquid-7b", "../liquid-7b", "/x/liquid-7b", "~/liquid-7b", "models/a/b"])
+@pytest.mark.parametrize(
+    "name", ["./liquid-7b", "../liquid-7b", "/x/liquid-7b", "~/liquid-7b", "models/a/b", "runs/demo"]
+)
 def test_a_folder_that_is_not_there_is_said_so_and_no_rule_of_a_hub(name):
     for load in (models.load, models.load_config, models.load_tokenizer):
         with pytest.raises(InputError, match=rf"^{name}: no such folder; give"):
@@ -106,6 +129,7 @@ def test_a_folder_that_is_not_there_is_said_so_and_no_rule_of_a_hub(name):
 
 def test_what_a_hub_may_know_is_left_to_transformers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.file_exists", lambda name, file: True)
     assert [str(models.located(name)) for name in ("gpt2", "owner/model")] == ["gpt2", "owner/model"]
     (tmp_path / "owner").mkdir()
     with pytest.raises(InputError, match="no such folder"):
