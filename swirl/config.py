@@ -68,6 +68,7 @@ class Images:
     batch: int = 32
     """`fsq`: frames per optimiser step."""
     learning_rate: float = 1e-3
+    """`fsq`: of the autoencoder."""
 
 
 Style = Literal["terse", "instruct", "terse-change", "instruct-change", "terse-change-only", "instruct-change-only"]
@@ -84,8 +85,11 @@ class Model:
     lora_rank: int = 0
     """Rank of LoRA adapters, merged at the end of each phase; 0: train all weights."""
     lora_alpha: int = 32
+    """Weight of the adapters, times their rank: what they add counts `lora_alpha / lora_rank` times."""
     lora_targets: str = "all-linear"
+    """Modules that get adapters, as `target_modules` of `peft` understands one string."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights, in training and in memory."""
     max_length: int = 256
     """Longest prompt and completion together, tokens; a longer transition is an error, never cut."""
     prompt: Style = "terse"
@@ -93,7 +97,9 @@ class Model:
     next states are written as the lines that the step removes and adds, or whole where that is shorter; with
     `-change-only`, the inverse model reads these lines and not the state before."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Given to the chat template, e.g. `{ enable_thinking = false }`."""
     trust_remote_code: bool = False
+    """Whether code that comes with a model may run here."""
     vocabulary: int = 512
     """`tiny` only: tokens in its vocabulary."""
     tokens: Literal["words", "lines", "phrases"] = "words"
@@ -112,10 +118,13 @@ class Pretrain:
     """State-only pre-training of both roles."""
 
     steps: int = 300
+    """Optimiser steps per role."""
     batch: int = 32
     """Pairs per optimiser step."""
     learning_rate: float = 1e-3
+    """Peak of the cosine."""
     lr_warmup: float = 0.05
+    """As `warmup.lr_warmup`."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,7 @@ class Warmup:
     batch: int = 32
     """Transitions per optimiser step."""
     learning_rate: float = 1e-3
+    """Peak of the cosine: it rises to it, then falls to 0."""
     lr_warmup: float = 0.05
     """Share of the steps during which the learning rate rises; 1 or more: the number of steps."""
 
@@ -136,6 +146,7 @@ class Swirl:
     """Phase I and Phase II of SWIRL by GRPO (arXiv 2602.06130)."""
 
     rounds: int = 1
+    """Passes over Phase I and Phase II."""
     patience: int = 0
     """Stop after this many rounds in which neither role improved on validation; 0: run them all."""
     setting: Literal["published", "elbo"] = "published"
@@ -147,14 +158,19 @@ class Swirl:
     generations: int = 8
     """Completions per transition (G)."""
     learning_rate: float = 1e-5
+    """Peak of the cosine."""
     lr_warmup: float = 0.1
+    """As `warmup.lr_warmup`."""
     beta: float = 0.1
     """Weight of the KL divergence to the phase's starting checkpoint."""
     temperature: float = 0.7
+    """Of sampling completions."""
     top_p: float = 0.96
+    """Completions are sampled from the likeliest tokens whose probabilities sum to this; 1: from all."""
     top_k: int = 0
-    """0: no limit."""
+    """Completions are sampled from this many likeliest tokens; 0: no limit."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     floor: float = -10.0
     """Least reward, nats; also the reward of a completion that cannot be read."""
     min_spread: float = 0.0
@@ -180,6 +196,7 @@ class Verified:
     """Verified relabelling: the reciprocal reward as expectation-maximisation."""
 
     rounds: int = 4
+    """Times that pairs are labelled and both roles trained on what is kept."""
     patience: int = 0
     """Stop after this many rounds without a better validation score of either role; 0: never."""
     pairs: int = 4000
@@ -197,8 +214,11 @@ class Verified:
     steps: int = 150
     """Optimiser steps per role and round."""
     batch: int = 64
+    """Transitions per optimiser step."""
     learning_rate: float = 1e-3
+    """Peak of the cosine."""
     lr_warmup: float = 0.05
+    """As `warmup.lr_warmup`."""
     label_share: float = 0.1
     """Least share of labelled transitions in the training rows of a round, about: they are repeated whole."""
     select: Literal["best", "last"] = "last"
@@ -217,8 +237,11 @@ class Inferred:
     steps: int = 150
     """Optimiser steps per round."""
     batch: int = 64
+    """Transitions per optimiser step."""
     learning_rate: float = 1e-3
+    """Peak of the cosine."""
     lr_warmup: float = 0.05
+    """As `warmup.lr_warmup`."""
     label_share: float = 0.1
     """`sft-merge`, `bootstrap`: least share of labelled transitions in the training rows, about: they are repeated
     whole."""
@@ -246,8 +269,11 @@ class Experience:
     steps: int = 450
     """Optimiser steps."""
     batch: int = 64
+    """Transitions per optimiser step."""
     learning_rate: float = 1e-3
+    """Peak of the cosine."""
     lr_warmup: float = 0.05
+    """As `warmup.lr_warmup`."""
     label_share: float = 0.1
     """Least share of labelled transitions in the training rows, about: they are repeated whole."""
 
@@ -282,6 +308,7 @@ class Recipe:
     methods: tuple[str, ...] = ("warmup", "verified")
     """Methods, one after another; each starts from the checkpoints of the one before."""
     seed: int = 0
+    """Draws the labels, and everything that is random in training."""
     threads: int = 2
     """CPU threads of PyTorch; a part of what makes a run reproducible."""
     device: str = "auto"
