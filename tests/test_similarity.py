@@ -222,7 +222,7 @@ def test_what_is_no_encoder_is_said(bert, tmp_path):
 
 def test_the_extra_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(similarity, "find_spec", lambda name: None)
-    with pytest.raises(MissingPartError, match=r"pip install 'swirl-wm\[similarity\]'"):
+    with pytest.raises(MissingPartError, match=r"pip install '\.\[similarity\]'"):
         similarity.located("all-minilm-l6-v2")
 
 

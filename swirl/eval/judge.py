@@ -27,7 +27,7 @@ from swirl.types import Role
 
 logger = logging.getLogger("swirl")
 
-INSTALL = "pip install 'swirl-wm[judge]'"
+INSTALL = "pip install '.[judge]'"
 PARALLEL = 4
 """Calls under way at a time."""
 RETRIES = 4

@@ -27,7 +27,7 @@ from swirl.errors import InputError, MissingPartError
 from swirl.imagetokens import base
 
 WEIGHTS = "autoencoder.safetensors"
-INSTALL = "pip install 'swirl-wm[images]'"
+INSTALL = "pip install '.[images]'"
 
 
 class FSQTokenizer:

@@ -37,7 +37,7 @@ def learn(frames: Sequence[str], spec: Images, seed: int) -> TileTokenizer:
         from sklearn.cluster import MiniBatchKMeans
     except ImportError:
         raise MissingPartError(
-            "the image tokenizer vq needs the package scikit-learn; install it: pip install 'swirl-wm[images]'"
+            "the image tokenizer vq needs the package scikit-learn; install it: pip install '.[images]'"
         ) from None
     patches, count = _distinct(frames, spec.patch, seed)
     if len(patches) > spec.codes:

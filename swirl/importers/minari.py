@@ -18,7 +18,7 @@ from swirl.errors import InputError, MissingPartError
 from swirl.importers.context import Context
 from swirl.importers.rows import Fault, Row
 
-INSTALL = "pip install 'swirl-wm[minari]'"
+INSTALL = "pip install '.[minari]'"
 
 
 def missing() -> str | None:

@@ -21,7 +21,7 @@ from swirl.importers.frames import fitted
 from swirl.importers.rows import Fault, Row
 from swirl.importers.sources import Source, files
 
-INSTALL = "pip install 'swirl-wm[video]'"
+INSTALL = "pip install '.[video]'"
 ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".wmv", ".flv")
 
 

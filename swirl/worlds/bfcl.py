@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 # The package's own list of requirements pins other versions of what this one needs; its back-ends need mpmath alone.
-INSTALL = "pip install 'swirl-wm[tools]' && pip install --no-deps bfcl-eval==2026.3.23"
+INSTALL = "pip install '.[tools]' && pip install --no-deps bfcl-eval==2026.3.23"
 CATEGORIES = ("base", "miss_func", "miss_param", "long_context")
 APART = ("WebSearch", "Memory")  # back-ends that call services, or models
 HIDDEN = ("_api_description", "_random", "_current_dir", "long_context", "root")  # no facts; files are paths

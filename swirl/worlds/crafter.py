@@ -26,7 +26,7 @@ from swirl.errors import InputError, MissingPartError
 from swirl.types import State
 from swirl.worlds.base import Step, refuse_outside_episode, unknown
 
-INSTALL = "pip install 'swirl-wm[crafter]'"
+INSTALL = "pip install '.[crafter]'"
 MOVES = {(-1, 0): "move left", (1, 0): "move right", (0, -1): "move up", (0, 1): "move down"}
 ACTIONS = (
     "noop",

@@ -32,7 +32,7 @@ OPTIONS = (
 
 def missing(package: str, extra: str) -> str | None:
     """The command that installs what is not here of a package, the extra that names it, and Java; None if all is."""
-    commands = [] if find_spec(package) else [f"pip install 'swirl-wm[{extra}]'"]
+    commands = [] if find_spec(package) else [f"pip install '.[{extra}]'"]
     commands += [] if shutil.which("java") else [INSTALL_JAVA]
     return " && ".join(commands) or None
 

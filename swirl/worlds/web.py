@@ -33,7 +33,7 @@ from swirl.types import State, state_text
 from swirl.worlds.base import Step, refuse_outside_episode, unknown
 from swirl.worlds.browser import Browser, Page, executable
 
-INSTALL, INSTALL_BROWSER = "pip install 'swirl-wm[web]'", "apt-get install chromium"
+INSTALL, INSTALL_BROWSER = "pip install '.[web]'", "apt-get install chromium"
 DEFAULT_PAGES = ("click-checkboxes", "choose-list", "enter-text", "enter-password", "login-user", "click-tab-2")
 WIDTH, LINES = 200, 150
 UNREACHABLE = re.compile(r"net::ERR_(CONNECTION_REFUSED|NAME_NOT_RESOLVED)")

@@ -186,5 +186,5 @@ def test_damaged_folders(tokenizer, tmp_path):
 
 def test_the_library_that_is_not_installed_is_named(monkeypatch, uris):
     monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
-    with pytest.raises(MissingPartError, match=r"pip install 'swirl-wm\[images\]'"):
+    with pytest.raises(MissingPartError, match=r"pip install '\.\[images\]'"):
         fsq.learn(uris, SPEC, seed=0, device="cpu")

@@ -216,7 +216,7 @@ def test_options_that_cannot_be_used(options, message, tmp_path):
 
 def test_a_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
     monkeypatch.setattr(importer, "find_spec", lambda name: None)
-    with pytest.raises(MissingPartError, match=r"pip install 'swirl-wm\[video\]'"):
+    with pytest.raises(MissingPartError, match=r"pip install '\.\[video\]'"):
         import_recording("video", ["x"], tmp_path / "o.parquet")
     assert list(tmp_path.iterdir()) == []
 

@@ -298,7 +298,7 @@ def test_what_is_missing_is_named_with_the_command(name, monkeypatch):
     monkeypatch.setattr(jvm, "find_spec", lambda package: None)
     monkeypatch.setattr(jvm.shutil, "which", lambda program: None)
     extra = {"scienceworld": "scienceworld", "textworldexpress": "textworld"}[name]
-    command = f"pip install 'swirl-wm[{extra}]' && apt-get install default-jre-headless"
+    command = f"pip install '.[{extra}]' && apt-get install default-jre-headless"
     assert worlds.availability(name) == command
     with pytest.raises(MissingPartError) as error:
         worlds.make(name)

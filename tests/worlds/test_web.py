@@ -451,7 +451,7 @@ def test_a_missing_browser_names_the_commands(monkeypatch):
     monkeypatch.setattr("swirl.worlds.web.find_spec", lambda name: True)
     assert worlds.availability("web") == "apt-get install chromium"
     monkeypatch.setattr("swirl.worlds.web.find_spec", lambda name: None)
-    command = "pip install 'swirl-wm[web]' && apt-get install chromium"
+    command = "pip install '.[web]' && apt-get install chromium"
     assert worlds.availability("web") == command
     with pytest.raises(MissingPartError, match=re.escape(command)):
         worlds.make("web")
