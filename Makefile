@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 
-.PHONY: demo test lint check results bench worlds install clean
+.PHONY: demo test lint check results bench worlds install clean clean-runs
 
 install: $(VENV)/.installed
 
@@ -42,5 +42,8 @@ results: install  ## the published tables, every seed; what is finished is not r
 bench: install  ## cost of a phase step, of scoring and of relabelling, as ratios, into docs/cost.md
 	$(BIN)/python benchmarks/cost.py
 
-clean:
-	rm -rf $(VENV) $(RUNS)
+clean:  ## what `make install` made; runs, hours of training, are left
+	rm -rf $(VENV)
+
+clean-runs:  ## every run in $(RUNS)
+	rm -rf $(RUNS)
