@@ -54,8 +54,8 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
         for metric in metrics:
             first = next(iter(cells[reference].values()))
             images = "image_exact_match" in first["counts"].get(role, {})
-            counts = () if images and metric in OF_WORDS else reading.counts(first, role, metric)
-            for unit in UNITS if len(counts) else ():
+            counts = reading.counts(first, role, metric)
+            for unit in UNITS if len(counts) and not (images and metric in OF_WORDS) else ():
                 found = reading.readings(cells, reference, role, metric, unit)
                 common = {"role": role, "metric": metric, "unit": unit}
                 rows += [{**common, **row} for row in _statistics(found, reference, counts, metric)]
