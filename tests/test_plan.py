@@ -12,7 +12,7 @@ from transformers import RwkvConfig
 from swirl import models, prompts
 from swirl.config import Data, Evaluation, Model, Recipe, Swirl, Verified, Warmup
 from swirl.errors import InputError
-from swirl.methods import plan
+from swirl.methods import plan, session
 from swirl.methods.cost import EFFICIENCY, Cost, Lengths, Machine, Shape
 from swirl.tiny import build
 
@@ -26,7 +26,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def recipe(tmp_path):
-    rows = [{"state": "door shut", "action": "go left", "next_state": "door open"}] * 40
+    rows = [{"state": f"door {i} shut", "action": "go left", "next_state": f"door {i} open"} for i in range(10, 50)]
     path = tmp_path / "in.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Recipe(
@@ -71,15 +71,18 @@ def test_nothing_is_written(recipe, tmp_path, monkeypatch):
 
 def test_lengths_and_parameters_are_those_of_the_model_that_will_be_built(recipe, tmp_path):
     found = plan.plan(recipe, tmp_path)
-    build(["door open", "door shut", "go left"], tmp_path / "tiny", TINY, seed=0)
+    texts = [f"door {i} {word}" for i in range(10, 50) for word in ("open", "shut")]
+    build(sorted([*texts, "go left"]), tmp_path / "tiny", TINY, seed=0)
     model, tokenizer = models.load(tmp_path / "tiny")
     assert found["model"]["parameters"] == sum(p.numel() for p in model.parameters())
-    messages = prompts.prompt("forward", "door shut", "go left")
-    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    told = tokenizer("door open", add_special_tokens=False)["input_ids"]
-    assert found["lengths"]["prompt"]["forward"] == len(asked)
-    assert found["lengths"]["reply"]["forward"] == len(told) + 1
-    assert found["phases"][1]["tokens"] == 10 * 4 * (len(asked) + len(told) + 1)
+    asked, told = [], []
+    for i in range(10, 50):
+        messages = prompts.prompt("forward", f"door {i} shut", "go left")
+        asked.append(len(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]))
+        told.append(len(tokenizer(f"door {i} open", add_special_tokens=False)["input_ids"]) + 1)
+    assert found["lengths"]["prompt"]["forward"] == pytest.approx(np.mean(asked))
+    assert found["lengths"]["reply"]["forward"] == pytest.approx(np.mean(told))
+    assert found["phases"][1]["tokens"] == round(10 * 4 * (np.mean(asked) + np.mean(told)))
 
 
 def test_without_a_recording_a_sample_of_the_world_is_measured_and_thrown_away(recipe, tmp_path):
@@ -114,6 +117,32 @@ def test_a_recording_of_the_users_that_is_not_there_is_the_error_of_train(recipe
     gone = replace(recipe, data=replace(recipe.data, path=str(tmp_path / "gone.parquet")))
     with pytest.raises(InputError, match=r"gone\.parquet: no such file; give a Parquet or JSONL recording"):
         plan.plan(gone, tmp_path)
+
+
+def refusal(recipe, tmp_path):
+    """What a dry run says, which a run says too; neither leaves anything that was trained."""
+    with pytest.raises(InputError) as dry:
+        plan.plan(recipe, tmp_path)
+    with pytest.raises(InputError) as run:
+        session.run_recipe(recipe, tmp_path / "run", tmp_path)
+    assert str(dry.value) == str(run.value)
+    return str(dry.value)
+
+
+def test_what_a_run_would_refuse_is_refused(recipe, qwen3, tmp_path):
+    more = replace(recipe, data=replace(recipe.data, labels=99))
+    assert refusal(more, tmp_path / "more").startswith("labels = 99 with validation_labels = 3 asks for 96 train")
+    short = replace(recipe, model=replace(TINY, max_length=20))
+    assert "max_length" in refusal(short, tmp_path / "short")
+    short = replace(recipe, model=replace(TINY, name=str(qwen3), prompt="instruct", max_length=64))
+    assert "max_length" in refusal(short, tmp_path / "pretrained")
+    blank = tmp_path / "blank.jsonl"
+    rows = [{"state": f"door {i} shut", "next_state": f"door {i} open"} for i in range(40)]
+    blank.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = Data(path=str(blank))
+    assert "no training transition has an action" in refusal(replace(recipe, data=spec), tmp_path / "none")
+    blank.write_text("".join(json.dumps({**row, "action": "go", "layout": "one"}) + "\n" for row in rows))
+    assert "layouts" in refusal(replace(recipe, data=spec), tmp_path / "one")
 
 
 def test_a_checkpoint_is_measured_without_its_weights(recipe, qwen3, tmp_path):

@@ -165,15 +165,18 @@ class Phases:
 
         def build(out: Path) -> None:
             if parallel.is_main():
-                tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
-                rows = [row for table in tables for row in table.to_pylist()]
-                texts = {text for row in rows for text in (row["state"], row["next_state"], row.get("action") or "")}
-                tiny.build(sorted(texts), out, spec, self.recipe.seed, images)
+                tiny.build(self.texts(), out, spec, self.recipe.seed, images)
                 self.write_card(out, ROLES)
 
         work = build if spec.name == "tiny" else extend
         self._start = self.phase("start", work, {"kind": "build", "steps": 0})
         return Pair(self._start, self._start)
+
+    def texts(self) -> list[str]:
+        """Every different text of the training part, in order."""
+        tables = [pq.read_table(path) for path in (self.labelled, self.state_only)]
+        rows = [row for table in tables for row in table.to_pylist()]
+        return sorted({text for row in rows for text in (row["state"], row["next_state"], row.get("action") or "")})
 
     def stalled(self, patience: int, rounds: int, roles: Sequence[Role] = ROLES) -> bool:
         """Whether no role's score on validation rose in its last `patience` phases; 0: never.

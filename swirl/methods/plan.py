@@ -25,6 +25,7 @@ from swirl.errors import MissingPartError
 from swirl.imagetokens import ImageTokenizer, vocabulary
 from swirl.methods import session
 from swirl.methods.cost import Cost, Lengths, Machine, Shape
+from swirl.methods.lengths import check_lengths
 from swirl.methods.phases import Pair
 from swirl.methods.runner import Runner
 from swirl.types import ROLES, Role
@@ -41,7 +42,8 @@ def show(recipe: Recipe, cache: Path, as_json: bool = False) -> None:
     """Print the plan of a recipe.
 
     Raises:
-        InputError: A method, the recording or the model's configuration cannot be used.
+        InputError: A method, the recording or the model's configuration cannot be used: what `swirl train` would say
+            before it trains anything.
     """
     found = plan(recipe, cache)
     if as_json:
@@ -78,6 +80,7 @@ def plan(recipe: Recipe, cache: Path) -> dict[str, Any]:
     pair: Pair = runner.start()
     for _, method in session._methods(recipe):
         pair = method(runner, pair)
+    _rehearse(recipe, cache)
     rows, total, images = _recording(recipe, cache)
     tokenizer, shape = _model(recipe, rows, images)
     lengths = _lengths(recipe, tokenizer, rows)
@@ -92,6 +95,28 @@ def plan(recipe: Recipe, cache: Path) -> dict[str, Any]:
         "seconds": sum(phase["seconds"] for phase in phases),
         "flops": machine.flops,
     }
+
+
+def _rehearse(recipe: Recipe, cache: Path) -> None:
+    """Split a recording that is there and look for rows that are too long, as the run will before it trains.
+
+    Lengths of images are left to the run: to know them, an image tokenizer may have to be trained.
+
+    Raises:
+        InputError: The run would be refused.
+    """
+    if not session.recording_path(recipe, cache).is_file():
+        return
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        session.split(recipe, folder, cache)
+        if recipe.images.tokenizer:
+            return
+        runner = Runner(None, recipe, folder)
+        start = runner.start().forward
+        if recipe.model.name == "tiny":
+            tiny.train_tokenizer(runner.texts(), recipe.model).save_pretrained(start)
+        check_lengths(recipe, folder, start, runner.max_new_tokens["inverse"])
 
 
 def _recording(recipe: Recipe, cache: Path) -> tuple[list[dict[str, Any]], int, ImageTokenizer | None]:

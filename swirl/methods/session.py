@@ -80,7 +80,7 @@ def _data(run: ledger.Run, recipe: Recipe, cache: Path, before: Base | None) -> 
     """The four files of a run, with images as tokens."""
     work, seconds = (before and before.has("data")) or (None, 0.0)
     if not work:
-        work = partial(_split, recipe, cache=cache)
+        work = partial(split, recipe, cache=cache)
         if recipe.images.tokenizer:
             work = partial(_write_images, recipe, run.phase("frames", work, into="frames"))
     return run.phase("data", work, into="data", seconds_before=seconds)
@@ -165,7 +165,12 @@ def collect(recipe: Recipe, path: Path, transitions: int) -> None:
     )
 
 
-def _split(recipe: Recipe, staging: Path, cache: Path) -> None:
+def split(recipe: Recipe, staging: Path, cache: Path) -> None:
+    """Write the four files of a run.
+
+    Raises:
+        InputError: The recording cannot be read or split, or gives a method nothing to learn from.
+    """
     if not parallel.is_main():
         return
     spec, path = recipe.data, recording(recipe, cache)
