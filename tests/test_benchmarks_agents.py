@@ -19,30 +19,32 @@ def agents(tmp_path, monkeypatch):
     return module
 
 
-def keep(folder, row, seed, passed, self_play, curve):
+def keep(agents, row, seed, passed, self_play, curve):
     rows = [
         {"policy": policy, "form": form, "arena": arena, "metric": metric, "value": value}
         for policy, form, arena, metric, value in (
-            ("base", "states", "real", "pass_at_1", 0.1),
-            ("solver", "states", "real", "pass_at_1", 0.9),
-            ("rl", "states", "real", "pass_at_1", passed),
-            ("rl", "plain", "real", "pass_at_1", 0.99),
-            ("rl", "states", "imagined", "pass_at_1", 0.98),
-            ("rl", "states", "real", "prediction_exact", 0.5),
+            ("base", "plain", "real", "pass_at_1", 0.1),
+            ("base", "plain", "real", "prediction_exact", 0.01),
+            ("base", "states", "real", "prediction_exact", 0.03),
+            ("solver", "plain", "real", "pass_at_1", 0.9),
+            ("rl", "plain", "real", "pass_at_1", passed),
+            ("rl", "states", "real", "pass_at_1", 0.99),
+            ("rl", "plain", "imagined", "pass_at_1", 0.98),
         )
     ]
     steps = {"self-play": self_play, "rl": sum(line["steps"] for line in curve)}
-    facts = {"recipe": '[rl]\nform = "states"\n', "results": {"rows": rows, "steps": steps}, "curve": curve}
-    facts["seconds_cpu"] = 90.0
-    (folder / "sokoban").mkdir(exist_ok=True)
-    (folder / "sokoban" / f"{row}-seed{seed}.json").write_text(json.dumps(facts))
+    recipe = agents._spec("sokoban", row, seed).toml()
+    facts = {"recipe": recipe, "results": {"rows": rows, "steps": steps}, "curve": curve, "seconds_cpu": 90.0}
+    path = agents._kept("sokoban", row, seed)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(facts))
 
 
-def test_a_table_reads_every_row_at_its_end_and_at_as_many_actions(agents, tmp_path):
+def test_a_table_reads_every_row_at_its_end_and_at_as_many_actions(agents):
     curve = [{"steps": 100, "validation_pass_at_1": 0.2}, {"steps": 100}, {"steps": 100, "validation_pass_at_1": 0.6}]
-    keep(tmp_path, "spa", 0, 0.6, 150, curve)
-    keep(tmp_path, "spa", 1, 0.8, 150, curve)
-    keep(tmp_path, "state-estimation", 0, 0.3, 0, curve)
+    keep(agents, "spa", 0, 0.6, 150, curve)
+    keep(agents, "spa", 1, 0.8, 150, curve)
+    keep(agents, "state-estimation", 0, 0.3, 0, curve)
     lines = agents.table("sokoban").splitlines()
     assert lines[0].count("Pass@1 at 300 actions") == 1
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines[2:]}
@@ -51,26 +53,31 @@ def test_a_table_reads_every_row_at_its_end_and_at_as_many_actions(agents, tmp_p
     assert cells["SPA"][8] == "20.0 [20.0, 20.0]"
     assert cells["RL + state estimation"][8] == "60.0 [60.0, 60.0]"
     assert cells["SPA"][9:] == ["2", "2"]
-    assert cells["base"][2] == "10.0 [10.0, 10.0]"
+    assert (cells["base"][2], cells["base"][6]) == ("10.0 [10.0, 10.0]", "3.0 [3.0, 3.0]")
     assert cells["the world's solver"][2] == "90.0 [90.0, 90.0]"
 
 
-def test_until_the_first_checkpoint_a_run_is_where_it_began(agents, tmp_path):
-    keep(tmp_path, "spa", 0, 0.6, 50, [{"steps": 100}, {"steps": 100, "validation_pass_at_1": 0.6}])
-    keep(tmp_path, "vanilla", 0, 0.4, 0, [{"steps": 200, "validation_pass_at_1": 0.4}])
+def test_until_the_first_checkpoint_a_run_is_where_it_began(agents):
+    keep(agents, "spa", 0, 0.6, 50, [{"steps": 100}, {"steps": 100, "validation_pass_at_1": 0.6}])
+    keep(agents, "vanilla", 0, 0.4, 0, [{"steps": 200, "validation_pass_at_1": 0.4}])
     lines = agents.table("sokoban").splitlines()
     [cells] = [line.strip("| ").split(" | ") for line in lines if line.startswith("| SPA |")]
     assert cells[8] == "10.0 [10.0, 10.0]"
 
 
-def test_a_kept_file_of_another_recipe_is_not_taken_for_this_one(agents, tmp_path):
-    keep(tmp_path, "spa", 0, 0.6, 50, [{"steps": 100}])
+def test_a_kept_file_of_another_recipe_is_not_taken_for_this_one(agents):
+    keep(agents, "spa", 0, 0.6, 50, [{"steps": 100}])
     asked = {seed: (agents._kept("sokoban", "spa", seed), "another") for seed in (0, 1)}
     todo, [error] = agents.running.missing(asked)
     assert todo == [1]
     assert "spa-seed0.json is of another recipe; remove it" in error
     same = {0: (asked[0][0], json.loads(asked[0][0].read_text())["recipe"])}
     assert agents.running.missing(same) == ([], [])
+    assert "| SPA |" in agents.table("sokoban")
+    recipe = json.loads(asked[0][0].read_text())["recipe"]
+    asked[0][0].write_text(asked[0][0].read_text().replace("iterations = 150", "iterations = 15"))
+    assert recipe != json.loads(asked[0][0].read_text())["recipe"]
+    assert agents.table("sokoban") == "Not run yet.\n"
 
 
 SMALL = {

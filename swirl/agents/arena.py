@@ -4,6 +4,7 @@ A *group* is episodes of one seed, which begin alike and meet the same chances. 
 training seed whose layout is one of theirs is passed over, since in a small world layouts recur.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +13,11 @@ from typing import Any, Protocol
 
 from swirl import worlds
 from swirl.agents.settings import BLOCK, STRIDE
-from swirl.errors import InputError
+from swirl.errors import InputError, SkippedError
 from swirl.types import state_text
 from swirl.worlds.base import Step, World
+
+logger = logging.getLogger("swirl")
 
 
 @dataclass
@@ -85,7 +88,10 @@ class WorldArena:
         return [self._scene(seed) for _ in range(count)]
 
     def step(self, scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
-        """Take an action in each scene; `None` where there is no such action, which changes nothing."""
+        """Take an action in each scene; `None` where there is no such action, which changes nothing.
+
+        An episode that cannot go on (`SkippedError`) is broken off where it is.
+        """
         found: list[Step | None] = []
         for scene, action in zip(scenes, actions, strict=True):
             try:
@@ -93,6 +99,9 @@ class WorldArena:
             except InputError:
                 found.append(None)
                 continue
+            except SkippedError as error:
+                logger.warning("%s, seed %d: an episode is broken off: %s", self.name, scene.seed, error)
+                after = scene.state, 0.0, False, True, {}
             scene.state = state_text(after[0])
             found.append(after)
         return found

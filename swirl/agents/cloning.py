@@ -3,8 +3,9 @@
     z*_t   = argmax_z Q(z | s_t, s_{t+1})      for every step of a demonstration
     policy = sft(policy, turns of up to `per_turn` actions z*)
 
-A step that changes nothing says nothing about what was done, and is passed over. Both states of a reply are known, so
-that in the form "states" the policy learns its world model from demonstrations too.
+A step that changes nothing says nothing about what was done, and is passed over; a demonstration is followed up to the
+first step whose action nobody can tell. Both states of a reply are known, so that in the form "states" the policy
+learns its world model from demonstrations too.
 
 Source: the setting is AIME's, imitation from observations with a pretrained world model (Zhang et al., Action Inference
 by Maximising Evidence, NeurIPS 2023).
@@ -14,7 +15,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,25 @@ Steps = list[dict[str, Any]]
 
 
 def demonstrations(
-    path: str | Path, infer: Callable[[Steps], list[str]] | None, tested: Collection[str] = ()
-) -> list[Steps]:
+    path: str | Path, infer: Callable[[Steps], list[str]] | None, tested: Collection[str] = (), history: int = 0
+) -> tuple[list[Steps], dict[str, int]]:
     """The trajectories of a recording, with an action in every step that changes something; others are passed over.
 
     Args:
         path: The recording.
         infer: Infers the actions of steps, and those that were recorded are not looked at; `None`: they are taken.
         tested: Layouts that are not to be learned from: their trajectories are left out.
+        history: Earlier states that are shown to who infers.
+
+    Returns:
+        Trajectories, and counts of what is not in them: steps that are `tested`, that are `unchanged`, and that are
+        `untold`, from one on whose action is not known.
 
     Raises:
-        InputError: The recording cannot be read, has nothing else to learn from, or an action is missing.
+        InputError: The recording cannot be read, or has nothing else to learn from.
     """
-    recorded = [row for row in data.read(path).to_pylist() if row["state"] != row["next_state"]]
+    every = data.with_history(data.read(path), history).to_pylist()
+    recorded = [row for row in every if row["state"] != row["next_state"]]
     if tested and any(row["layout"] is None for row in recorded):
         logger.warning("%s names no layouts: whether what is tested is learned from cannot be told", path)
     rows = [row for row in recorded if row["layout"] not in tested]
@@ -57,14 +64,25 @@ def demonstrations(
     rows.sort(key=lambda row: (first[row["trajectory"]], row["step"]))
     actions = infer(rows) if infer else [row["action"] for row in rows]
     for row, action in zip(rows, actions, strict=True):
-        if not action:
-            where = f"{path}: trajectory {row['trajectory']!r} step {row['step']} has no action"
-            raise InputError(f"{where}; give clone.inverse, the run of a model that infers them")
         row["action"] = action
-    return [list(steps) for _, steps in groupby(rows, lambda row: row["trajectory"])]
+    whole = groupby(rows, lambda row: row["trajectory"])
+    told = [steps for _, own in whole if (steps := list(takewhile(lambda row: row["action"], own)))]
+    if not told:
+        mend = (
+            "the inverse model wrote none that can be read; give another"
+            if infer
+            else "give clone.inverse, a model that infers them"
+        )
+        raise InputError(f"{path}: no trajectory begins with a step whose action is known: {mend}")
+    counts = {
+        "tested": len(recorded) - len(rows),
+        "unchanged": len(every) - len(recorded),
+        "untold": len(rows) - sum(map(len, told)),
+    }
+    return told, counts
 
 
-def inferred(run: str | Path, list_actions: ListActions, device: str) -> Callable[[Steps], list[str]]:
+class Inferred:
     """Infers actions by the inverse model of a run: of those that there are, the likeliest; "" where none can be read.
 
     Args:
@@ -72,22 +90,27 @@ def inferred(run: str | Path, list_actions: ListActions, device: str) -> Callabl
         list_actions: The actions that there are; where they cannot be listed, the model's own proposals are taken.
         device: Where to compute.
 
+    Attributes:
+        history: Earlier states that the model is shown.
+
     Raises:
         InputError: The run has no inverse model that can be used.
     """
-    inverse = api.load_inverse(run, device)
 
-    def infer(rows: Steps) -> list[str]:
+    def __init__(self, run: str | Path, list_actions: ListActions, device: str) -> None:
+        self._model, self._list_actions = api.load_inverse(run, device), list_actions
+        self.history = self._model.recipe.data.history
+
+    def __call__(self, rows: Steps) -> list[str]:
+        """An action for each of the rows, which have a `history`."""
         alike: dict[Sequence[str] | None, list[int]] = defaultdict(list)
         for i, row in enumerate(rows):
-            alike[list_actions(row["state"])].append(i)
+            alike[self._list_actions(row["state"])].append(i)
         found = [""] * len(rows)
         for actions, index in alike.items():
-            for i, group in zip(index, api.candidates(inverse, [rows[i] for i in index], actions), strict=True):
+            for i, group in zip(index, api.candidates(self._model, [rows[i] for i in index], actions), strict=True):
                 found[i] = group[0].action if group else ""
         return found
-
-    return infer
 
 
 class Tape:

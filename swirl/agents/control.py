@@ -33,12 +33,14 @@ class Episode:
 
     Attributes:
         seed: What the world was reset with.
+        layout: Of the world.
         success: Whether the goal was reached; without one, whether a reward above 0 came with the end.
         total: Sum of its rewards, not discounted (its return).
         steps: How many were taken.
     """
 
     seed: int
+    layout: str
     success: bool
     total: float
     steps: int
@@ -114,7 +116,9 @@ class _Playing:
     def __init__(self, world: World, seed: int, goal: str | None) -> None:
         self.world, self._seed, self._goal = world, seed, goal
         self._rng = np.random.default_rng(seed)
-        self._states: list[State] = [world.reset(seed)[0]]
+        state, info = world.reset(seed)
+        self._states: list[State] = [state]
+        self._layout = info["layout"]
         self._total = 0.0
         self._success = self.over = self._at_goal()
 
@@ -136,7 +140,7 @@ class _Playing:
 
     def episode(self) -> Episode:
         """What became of it."""
-        return Episode(self._seed, self._success, self._total, len(self._states) - 1)
+        return Episode(self._seed, self._layout, self._success, self._total, len(self._states) - 1)
 
     def _at_goal(self) -> bool:
         return self._goal is not None and metrics.exact_match(state_text(self._states[-1]), self._goal)
@@ -168,7 +172,7 @@ def at_random(expand: Expand, tasks: Sequence[Task]) -> list[Plan]:
 
 
 def results(name: str, episodes: Sequence[Episode], calls: int) -> rows.Results:
-    """Rows of a planner: shares and means over episodes with 95 % intervals, and its calls per action.
+    """Rows of a planner: shares and means over episodes with 95 % intervals over layouts, and its calls per action.
 
     Args:
         name: Of the planner, as `model` of the rows.
@@ -180,7 +184,7 @@ def results(name: str, episodes: Sequence[Episode], calls: int) -> rows.Results:
         "plan_return": [episode.total for episode in episodes],
         "plan_steps": [episode.steps for episode in episodes],
     }
-    seeds = [episode.seed for episode in episodes]
-    out = [row for metric, values in each.items() for row in rows.mean(name, "forward", metric, values, seeds)]
+    layouts = [episode.layout for episode in episodes]
+    out = [row for metric, values in each.items() for row in rows.mean(name, "forward", metric, values, layouts)]
     steps = sum(episode.steps for episode in episodes)
     return out + rows.plain(name, "forward", "plan_calls", calls / max(steps, 1), steps)

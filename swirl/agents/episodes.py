@@ -271,5 +271,9 @@ def _following(player: Plays, tokenizer: Any, episode: Episode, terms: Terms, sa
 
 
 def worth(episode: Episode, terms: Terms, state_reward: float) -> float:
-    """What an episode is worth: its score, and so much for every state that a reply tells right."""
-    return episode.score + state_reward * sum(sum(turn.right(terms.part) or ()) for turn in episode.turns)
+    """What an episode is worth: its score, and a reward times the share of the states it should tell that are right.
+
+    A share: a reward for each would be one for playing long.
+    """
+    right = [sum(turn.right(terms.part) or ()) / 2 for turn in episode.turns]
+    return episode.score + state_reward * sum(right) / len(right)

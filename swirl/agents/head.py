@@ -5,6 +5,7 @@
 
 The forward model reads a transition as it was trained to write it, prompt and completion; the head sees the mean of the
 last layer's hidden states over all their tokens. The reward is a ridge regression on that, the end a logistic one.
+Where few different rewards were recorded, the nearest of them is told: 0.003 is none, and would else be taken for one.
 Earlier states are not shown, so that a step is read alike wherever it stands. For worlds whose states do not tell the
 two (see `swirl.worlds.base.Rules`).
 """
@@ -29,6 +30,10 @@ HELD_OUT = 0.2
 STEPS = 30
 """Newton steps of the logistic regression, at most."""
 BATCH = 32
+NAMES = ("mean", "scale", "reward", "terminated", "levels")
+"""Of a head's arrays."""
+LEVELS = 16
+"""Most different rewards that are told as they were recorded."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ class Head:
 
     Attributes:
         forward: The model.
-        weights: Arrays by name: `mean` and `scale` of the features (H), and `reward` and `terminated` (H + 1 weights,
-            the last added to the sum).
+        weights: Arrays by name: `mean` and `scale` of the features (H), `reward` and `terminated` (H + 1 weights, the
+            last added to the sum), and `levels`, the rewards that there are, none where they are many.
         quality: On held-out trajectories.
     """
 
@@ -72,6 +77,8 @@ class Head:
         if there:
             seen = (features(self.forward, [*there.values()]) - self.weights["mean"]) / self.weights["scale"]
             rewards, ends = (_linear(seen, self.weights[name]) for name in ("reward", "terminated"))
+            if len(levels := self.weights["levels"]):
+                rewards = levels[np.abs(rewards[:, None] - levels).argmin(1)]
             for i, reward, end in zip(there, rewards.tolist(), ends.tolist(), strict=True):
                 out[i] = reward, end > 0
         return out
@@ -107,7 +114,9 @@ def fit(forward: ForwardModel, rows: Sequence[dict[str, Any]], seed: int = 0) ->
     reward, told = _chosen(ridge, _squared_error, found, rewards, out)
     terminated, logits = _chosen(logistic, _log_loss, found, ends, out)
     quality = Quality(int(out.sum()), _r2(told, rewards[out]), _f1(logits > 0, ends[out] > 0))
-    return Head(forward, {"mean": mean, "scale": scale, "reward": reward, "terminated": terminated}, quality)
+    levels = np.unique(rewards)
+    weights = {"mean": mean, "scale": scale, "reward": reward, "terminated": terminated}
+    return Head(forward, {**weights, "levels": levels[: len(levels) * (len(levels) <= LEVELS)]}, quality)
 
 
 def save(learned: Head, folder: Path) -> None:
@@ -131,7 +140,8 @@ def load(folder: Path, forward: ForwardModel) -> Head:
 
     try:
         facts = json.loads((folder / "head.json").read_text())
-        weights = load_file(folder / "head.safetensors")
+        found = load_file(folder / "head.safetensors")
+        weights = {name: found[name] for name in NAMES}
         quality = Quality(**facts["quality"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no head ({models.first_line(error)}); fit one and save it there") from None

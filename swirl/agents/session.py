@@ -10,6 +10,7 @@ from swirl import durable, ledger, progress
 from swirl.agents.settings import AgentRecipe
 from swirl.agents.spa import spa
 from swirl.agents.stages import Stages
+from swirl.errors import InputError
 from swirl.eval.summary import cell
 
 SHOWN = ("pass_at_1", "greedy_pass_at_1", "pass_at_8", "score", "readable", "prediction_exact")
@@ -32,13 +33,20 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         MissingPartError: The recipe asks for a part that is not installed.
     """
     torch.set_num_threads(recipe.threads)
+    for key, place in (
+        ("rl.model", recipe.rl.model),
+        ("clone.data", recipe.clone.data),
+        ("clone.inverse", recipe.clone.inverse),
+    ):
+        if place and not Path(place).exists():
+            raise InputError(f"{key} = {place!r} is not there; give the path of one that is")
     with ledger.Run.open(out, recipe.toml()) as run:
         stages = Stages(run, recipe)
         policy = spa(stages, stages.start())
         rows = json.loads((stages.test() / "phase.json").read_text())["test"]
         made = {phase.name: run.folder / phase.folder for phase in run.phases}
-        curve = [json.loads(line) for line in _lines(made.get("rl"), "log.jsonl")]
-        facts = json.loads("".join(_lines(made.get("self-play"), "phase.json")) or "{}")
+        curve = [json.loads(line) for line in _text(made.get("rl"), "log.jsonl").splitlines()]
+        facts = json.loads(_text(made.get("self-play"), "phase.json") or "{}")
         results = {
             "policy": str(policy.relative_to(out)),
             "steps": {
@@ -53,9 +61,9 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
     return results
 
 
-def _lines(folder: Path | None, name: str) -> list[str]:
-    """Lines of a phase's file; none where the recipe has no such phase."""
-    return (folder / name).read_text().splitlines() if folder else []
+def _text(folder: Path | None, name: str) -> str:
+    """A phase's file; "" where the recipe has no such phase."""
+    return (folder / name).read_text() if folder else ""
 
 
 def show(results: dict[str, Any], out: Path) -> None:

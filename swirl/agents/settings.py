@@ -142,7 +142,7 @@ class RL:
     clip_high: float = 0.28
     max_grad_norm: float = 1.0
     state_reward: float = 0.0
-    """Added for every state told right in a reply, where the form has them: online world modelling."""
+    """Times the share of states told right in an episode's replies, added to its score: online world modelling."""
     save_every: int = 50
     """Iterations between two checkpoints, each of which is validated."""
 
@@ -184,14 +184,14 @@ class AgentRecipe:
 _RANGES: recipes.Ranges = {
     "at least 1": (
         lambda value: value >= 1,
-        "threads play.turns play.per_turn play.actions play.reply base.episodes base.batch self_play.groups "
+        "threads base.steps play.turns play.per_turn play.actions play.reply base.episodes base.batch self_play.groups "
         "self_play.size tune.epochs tune.batch clone.epochs clone.batch rl.groups rl.epochs rl.minibatch rl.micro "
         "rl.save_every evaluation.seeds evaluation.samples evaluation.last_samples model.max_length",
     ),
     "at least 2: a group needs a spread": (lambda value: value >= 2, "rl.size"),
     "0 or more": (
         lambda value: 0 <= value < math.inf,
-        "seed base.steps base.lr_warmup self_play.temperature tune.lr_warmup clone.lr_warmup rl.iterations rl.clip_low "
+        "seed base.lr_warmup self_play.temperature tune.lr_warmup clone.lr_warmup rl.iterations rl.clip_low "
         "rl.clip_high rl.value_clip rl.entropy rl.state_reward",
     ),
     "more than 0": (
@@ -222,6 +222,13 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> AgentR
         raise InputError("method = 'clone' without demonstrations; give clone.data, a recording")
     if recipe.rl.algorithm == "grpo" and recipe.play.context == "turn":
         raise InputError("rl.algorithm = 'grpo' reads whole episodes; set play.context = 'episode', or take 'ppo'")
+    if recipe.rl.algorithm == "grpo" and not recipe.rl.iterations:
+        raise InputError("rl.iterations = 0 with rl.algorithm = 'grpo', expected at least 1")
+    if recipe.self_play.actions == "random" and recipe.self_play.states == "believed":
+        raise InputError(
+            "self_play.actions = 'random' is played by who knows the world and believes nothing; set "
+            "self_play.states = 'true'"
+        )
     if not recipe.base.variants:
         raise InputError(
             "base.variants = [] leaves a tiny model nothing to learn from; give [{}] for the world as it is"

@@ -1,6 +1,7 @@
 """The stages of an agent's run, each a phase of its run folder: made once, continued where it was interrupted."""
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,8 @@ from swirl.agents.scripted import Scripted
 from swirl.agents.settings import SELF_PLAY, AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined
 from swirl.errors import InputError
+
+logger = logging.getLogger("swirl")
 
 TEXTS = 300
 """Seeds whose first states and replies make a tiny model's vocabulary."""
@@ -100,7 +103,14 @@ class Stages:
         """The learned world that is trained in; `None` where that is the world itself."""
         if not self.recipe.rl.model:
             return None
-        if seen := trained_layouts(self.recipe.rl.model) & self.arena.held_out:
+        trained = trained_layouts(self.recipe.rl.model)
+        if not trained:
+            logger.warning(
+                "%s is no run folder, or its data name no layouts: whether it was trained on those that agents are "
+                "tested on cannot be told",
+                self.recipe.rl.model,
+            )
+        if seen := trained & self.arena.held_out:
             raise InputError(
                 f"{self.recipe.rl.model} was trained on {len(seen)} of the {len(self.arena.held_out)} layouts that "
                 "agents are tested on; train it on others, or in a larger world"
@@ -194,10 +204,12 @@ class Stages:
         settings, terms = self.recipe.clone, self.terms(self.recipe.rl.form)
         tokenizer = models.load_tokenizer(policy, self.recipe.model.trust_remote_code)
         list_actions = self.arena.world().actions
-        infer = cloning.inferred(settings.inverse, list_actions, self.recipe.device) if settings.inverse else None
-        demonstrated = cloning.demonstrations(settings.data, infer, self.arena.held_out)
-        beyond = sum(max(0, len(steps) - terms.actions) for steps in demonstrated)
-        facts = {"episodes": len(demonstrated), "steps": sum(map(len, demonstrated)), "steps_beyond_an_episode": beyond}
+        infer = cloning.Inferred(settings.inverse, list_actions, self.recipe.device) if settings.inverse else None
+        history = infer.history if infer else 0
+        demonstrated, left_out = cloning.demonstrations(settings.data, infer, self.arena.held_out, history)
+        longest = min(terms.actions, terms.turns * terms.per_turn)
+        left_out["beyond_an_episode"] = sum(max(0, len(steps) - longest) for steps in demonstrated)
+        facts = {"episodes": len(demonstrated), "steps": sum(map(len, demonstrated)), "left_out": left_out}
         self._write(cloning.rows(tokenizer, demonstrated, terms), out, facts)
 
     def _write(self, rows: Sequence[Sequence[selfplay.Row]], out: Path, facts: dict[str, Any]) -> None:

@@ -16,10 +16,12 @@ that was filled can be written over. The episode ends with a reward of 1 when th
 import re
 from collections.abc import Iterator
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
 
 from swirl.errors import InputError
+from swirl.types import State, state_text
 from swirl.worlds.puzzle import Cell, Puzzle, cells_text
 
 Board = dict[Cell, int]
@@ -90,6 +92,14 @@ class Sudoku(Puzzle):
         free = [cell for cell in self._cells if cell not in self._given]
         return tuple(f"{row},{column},{value}" for row, column in free for value in range(1, self.size + 1))
 
+    def actions(self, state: State) -> tuple[str, ...] | None:
+        """The same of the puzzle that a state is of; None where it does not say what is given."""
+        read = _read(state_text(state))
+        if read is None or not self.coordinates:
+            return None
+        free = [cell for cell in self._cells if cell not in read.given]
+        return tuple(f"{row},{column},{value}" for row, column in free for value in range(1, self.size + 1))
+
     def describe(self) -> str:
         """The board; with coordinates also which cells are given, and which are empty."""
         lines = []
@@ -112,9 +122,9 @@ class Sudoku(Puzzle):
         Without coordinates a state does not say what is given.
         """
         before, after = _read(state), _read(next_state)
-        if before is None or after is None or before[1] != after[1]:
+        if before is None or after is None or before.given != after.given:
             return 0.0, False
-        solved = _is_solved(after[0])
+        solved = _is_solved(after.rows)
         return float(solved), solved
 
     def solve(self) -> list[str] | None:
@@ -140,8 +150,15 @@ class Sudoku(Puzzle):
         return set(range(1, self.size + 1)) - {board[other] for other in block + lines if other in board}
 
 
-def _read(state: str) -> tuple[list[list[str]], list[str]] | None:
-    """The rows of the board in a state, and what it says is given, numbers included; None where there is no board."""
+class _Shown(NamedTuple):
+    """The rows of a board, and the number of each cell that is said to be given."""
+
+    rows: list[list[str]]
+    given: dict[Cell, str]
+
+
+def _read(state: str) -> _Shown | None:
+    """What a state shows; None where there is no board."""
     lines = state.split("\n")
     rows = [line.replace("|", " ").split() for line in lines if line.startswith("|")]
     numbers = {str(i) for i in range(1, len(rows) + 1)}
@@ -151,7 +168,7 @@ def _read(state: str) -> tuple[list[list[str]], list[str]] | None:
     cells = [(int(row), int(column)) for row, column in re.findall(r"\(([1-9]),([1-9])\)", told)]
     if any(max(cell) > len(rows) for cell in cells):
         return None
-    return rows, [f"{cell} {rows[cell[0] - 1][cell[1] - 1]}" for cell in cells]
+    return _Shown(rows, {(row, column): rows[row - 1][column - 1] for row, column in cells})
 
 
 def _is_solved(rows: list[list[str]]) -> bool:

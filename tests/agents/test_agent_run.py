@@ -108,6 +108,10 @@ def test_killed_in_every_stage_a_run_ends_as_one_that_was_not(swirl, recipe_file
         ({"model.lora_rank": "4"}, "trains all weights in float32"),
         ({"model.dtype": "bfloat16"}, "trains all weights in float32"),
         ({"rl.iterations": "9000"}, "there are 62,500 seeds"),
+        ({"base.steps": "0"}, "expected at least 1"),
+        ({"rl.algorithm": "grpo", "rl.iterations": "0"}, "expected at least 1"),
+        ({"self_play.actions": "random", "self_play.states": "believed"}, "believes nothing"),
+        ({"rl.model": "none"}, "rl.model = 'none' is not there"),
     ],
 )
 def test_a_recipe_that_no_run_could_use_is_refused(overrides, message, recipe_file, small, tmp_path):

@@ -35,8 +35,9 @@ def tokenizer(tmp_path_factory):
 
 
 def test_steps_that_change_nothing_are_passed_over(recording):
-    found = cloning.demonstrations(recording, None)
+    found, left_out = cloning.demonstrations(recording, None)
     assert [[step["action"] for step in steps] for steps in found] == [["go", "run", "go"], ["go"]]
+    assert left_out == {"tested": 0, "unchanged": 1, "untold": 0}
 
 
 def test_where_actions_are_inferred_those_recorded_are_not_looked_at(recording):
@@ -46,14 +47,14 @@ def test_where_actions_are_inferred_those_recorded_are_not_looked_at(recording):
         seen.extend((row["state"], row["next_state"]) for row in rows)
         return [f"to {row['next_state'][-1]}" for row in rows]
 
-    found = cloning.demonstrations(recording, infer)
+    found, _ = cloning.demonstrations(recording, infer)
     assert seen == [("at 0", "at 1"), ("at 1", "at 2"), ("at 2", "at 3"), ("at 7", "at 8")]
     assert [[step["action"] for step in steps] for steps in found] == [["to 1", "to 2", "to 3"], ["to 8"]]
 
 
 def test_a_demonstration_is_a_conversation_in_turns(tokenizer, recording):
     terms = Terms(per_turn=2, form="states", reply=64, max_length=2000)
-    [[((asked, completion), weights)], _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None), terms)
+    [[((asked, completion), weights)], _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None)[0], terms)
     assert tokenizer.decode(asked).endswith("at 0\n10 left, states<|reply|><think>")
     learned = tokenizer.decode([token for token, weight in zip(completion, weights, strict=True) if weight])
     told = tokenizer.decode([token for token, weight in zip(completion, weights, strict=True) if not weight])
@@ -65,7 +66,7 @@ def test_a_demonstration_is_a_conversation_in_turns(tokenizer, recording):
 
 def test_where_turns_are_read_alone_each_is_a_row_of_its_own(tokenizer, recording):
     terms = Terms(per_turn=2, form="states", reply=64, max_length=2000, context="turn")
-    [rows, _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None), terms)
+    [rows, _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None)[0], terms)
     assert [tokenizer.decode(asked).removeprefix("<|bos|>") for (asked, _), _ in rows] == [
         "at 0\n10 left, states<|reply|><think>",
         "at 2\n8 left, states<|reply|><think>",
@@ -80,7 +81,7 @@ def test_where_turns_are_read_alone_each_is_a_row_of_its_own(tokenizer, recordin
 
 def test_no_more_actions_than_an_episode_may_have(tokenizer, recording):
     terms = Terms(per_turn=5, actions=2, reply=64, max_length=2000)
-    [[((_, completion), _)], _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None), terms)
+    [[((_, completion), _)], _] = cloning.rows(tokenizer, cloning.demonstrations(recording, None)[0], terms)
     assert "Reward" not in tokenizer.decode(completion)
 
 
@@ -88,7 +89,9 @@ def test_steps_are_in_order_however_the_recording_has_them(tmp_path):
     path = tmp_path / "mixed.parquet"
     rows = [{**STEPS[i], "layout": "one"} for i in (3, 4, 0, 2)]
     data.export(data.conform(pa.Table.from_pylist(rows), "steps"), path)
-    found = {steps[0]["trajectory"]: [step["action"] for step in steps] for steps in cloning.demonstrations(path, None)}
+    found = {
+        steps[0]["trajectory"]: [step["action"] for step in steps] for steps in cloning.demonstrations(path, None)[0]
+    }
     assert found == {"a": ["go", "run", "go"], "b": ["go"]}
 
 
@@ -96,28 +99,50 @@ def test_layouts_that_are_tested_are_not_learned_from(tmp_path, recording, caplo
     path = tmp_path / "rooms.parquet"
     rows = [{**step, "layout": f"room {step['trajectory']}"} for step in STEPS]
     data.export(data.conform(pa.Table.from_pylist(rows), "steps"), path)
-    [steps] = cloning.demonstrations(path, None, {"room a"})
+    [steps], left_out = cloning.demonstrations(path, None, {"room a"})
     assert steps[0]["trajectory"] == "b"
+    assert left_out == {"tested": 3, "unchanged": 1, "untold": 0}
     with pytest.raises(InputError, match="in a layout that is not tested"):
         cloning.demonstrations(path, None, {"room a", "room b"})
     assert not caplog.text
-    assert len(cloning.demonstrations(recording, None, {"room a"})) == 2
+    assert len(cloning.demonstrations(recording, None, {"room a"})[0]) == 2
     assert "names no layouts" in caplog.text
+
+
+def test_who_infers_is_shown_the_states_before(recording):
+    seen = []
+
+    def infer(rows):
+        seen.extend(row["history"] for row in rows)
+        return ["go"] * len(rows)
+
+    cloning.demonstrations(recording, infer, history=2)
+    assert seen == [[], ["at 0", "at 1"], ["at 1", "at 1"], []]
 
 
 def test_every_step_is_given_one_of_the_actions_of_its_state(run_folder):
     lists = {"door key": ("go left", "go right"), "door left": ("key",), "door open": None}
-    infer = cloning.inferred(run_folder, lists.__getitem__, "cpu")
+    infer = cloning.Inferred(run_folder, lists.__getitem__, "cpu")
     found = infer([{"state": state, "next_state": "door right", "history": []} for state in lists])
     assert found[0] in lists["door key"]
     assert found[1] == "key"
 
 
-def test_an_action_that_nobody_knows_is_refused(tmp_path):
+def test_a_demonstration_is_followed_up_to_a_step_that_nobody_can_tell(recording):
+    found, left_out = cloning.demonstrations(recording, lambda rows: ["go", "", "go", ""])
+    assert [[step["action"] for step in steps] for steps in found] == [["go"]]
+    assert left_out["untold"] == 3
+
+
+@pytest.mark.parametrize(
+    ("infer", "mend"),
+    [(None, r"give clone\.inverse"), (lambda rows: [""] * len(rows), "the inverse model wrote none that can be read")],
+)
+def test_demonstrations_of_which_no_action_is_known_are_refused(tmp_path, infer, mend):
     path = tmp_path / "silent.parquet"
     data.export(data.conform(pa.Table.from_pylist([{**STEPS[0], "action": None}]), "steps"), path)
-    with pytest.raises(InputError, match=r"trajectory 'a' step 0 has no action; give clone\.inverse"):
-        list(cloning.demonstrations(path, None))
+    with pytest.raises(InputError, match=rf"silent\.parquet: no trajectory begins with a step .* known: {mend}"):
+        cloning.demonstrations(path, infer)
 
 
 def test_who_clones_what_is_right_does_it(recipe_file, small, tmp_path):
@@ -135,6 +160,9 @@ def test_who_clones_what_is_right_does_it(recipe_file, small, tmp_path):
     assert found["clone", "pass_at_1"] > 0.8
 
 
-def test_cloning_needs_demonstrations(recipe_file, small):
+def test_cloning_needs_demonstrations(recipe_file, small, tmp_path):
     with pytest.raises(InputError, match=r"give clone\.data"):
         settings.load(recipe_file, small | {"method": "clone"})
+    with pytest.raises(InputError, match=r"clone\.data = 'none\.parquet' is not there"):
+        recipe = settings.load(recipe_file, small | {"method": "clone", "clone.data": "none.parquet"})
+        session.run_recipe(recipe, tmp_path / "run")

@@ -156,7 +156,7 @@ def test_plans_are_kept_to_for_at_least_a_step():
 
 
 def test_results_by_hand():
-    episodes = [Episode(0, True, 1.0, 2), Episode(1, False, -0.5, 4), Episode(2, True, 1.0, 2)]
+    episodes = [Episode(0, "a", True, 1.0, 2), Episode(1, "b", False, -0.5, 4), Episode(2, "c", True, 1.0, 2)]
     found = {row["metric"]: row for row in results("m", episodes, calls=30)}
     assert {name: row["value"] for name, row in found.items()} == {
         "plan_success": pytest.approx(2 / 3),
@@ -168,3 +168,12 @@ def test_results_by_hand():
     assert found["plan_success"]["n"] == 3
     assert found["plan_calls"]["low"] is None
     assert {row["model"] for row in found.values()} == {"m"}
+
+
+def test_intervals_are_over_layouts():
+    def width(layouts):
+        episodes = [Episode(i, str(i % layouts), i % 2 == 0, 0.0, 1) for i in range(12)]
+        [row] = [row for row in results("m", episodes, 0) if row["metric"] == "plan_success"]
+        return row["high"] - row["low"]
+
+    assert width(4) > 1.3 * width(12)

@@ -1,5 +1,7 @@
 """Episodes, with a player whose replies are written down."""
 
+import dataclasses
+
 import pytest
 
 from swirl import models, tiny
@@ -8,7 +10,7 @@ from swirl.agents.arena import WorldArena
 from swirl.agents.episodes import Terms, play
 from swirl.agents.player import Sampled
 from swirl.config import Model
-from swirl.errors import InputError
+from swirl.errors import InputError, SkippedError
 
 LAKE = WorldArena("frozenlake", {"slippery": False}, validation=4)
 
@@ -169,6 +171,29 @@ def test_recipes_seeds_train_on_seeds_of_their_own_and_test_on_the_same():
 def test_a_world_with_no_more_layouts_than_are_tested_is_refused():
     with pytest.raises(InputError, match=r"lower evaluation\.seeds"):
         next(WorldArena("frozenlake", {"size": 2}, validation=64).training())
+
+
+def test_lessons_of_another_kind_of_world_keep_the_tested_layouts_apart_too():
+    rooms = WorldArena("sokoban", {"moves": 5}, validation=64)
+    other = dataclasses.replace(rooms, options={}, beside=frozenset(rooms.held_out))
+    taught = {other.layout(seed) for seed, _ in zip(other.training(), range(300), strict=False)}
+    assert not taught & rooms.held_out
+    alone = WorldArena("sokoban", {}, validation=64)
+    assert {alone.layout(seed) for seed, _ in zip(alone.training(), range(300), strict=False)} & rooms.held_out
+
+
+def test_an_episode_that_cannot_go_on_is_broken_off(tokenizer, caplog):
+    [one, two] = LAKE.scenes(5, 2)
+
+    def hang(action):
+        raise SkippedError("the page hangs")
+
+    two.handle.step = hang
+    terms = Terms(turns=3, reply=64, max_length=2000)
+    going, broken = play(Script(tokenizer, [["Left"] * 3, ["Left"]]), tokenizer, LAKE, [one, two], terms)
+    assert (len(going.turns), len(broken.turns)) == (3, 1)
+    assert (broken.ended, broken.success, broken.turns[0].after) == (True, False, broken.turns[0].state)
+    assert "seed 5: an episode is broken off: the page hangs" in caplog.text
 
 
 def test_a_group_meets_the_same_chances():

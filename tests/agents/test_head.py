@@ -113,6 +113,14 @@ def test_what_is_too_long_has_no_outcome(forward):
     assert learned.outcome([], [], []) == []
 
 
+def test_few_rewards_are_told_as_they_were_recorded_and_many_as_they_are_reckoned(forward):
+    few = head.fit(forward, recorded())
+    assert {reward for reward, _ in few.outcome(*asked(ROWS))} == {0.0, 1.0}
+    many = head.fit(forward, [row | {"reward": i / 100} for i, row in enumerate(recorded())])
+    assert not len(many.weights["levels"])
+    assert len({reward for reward, _ in many.outcome(*asked(ROWS))}) > 2
+
+
 def test_it_is_the_outcome_of_an_imagined_world(forward):
     simulator = Imagined([forward], head.fit(forward, recorded()).outcome)
     here = simulator.start([state_of(TOP - 1)])

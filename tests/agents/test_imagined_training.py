@@ -32,10 +32,11 @@ def train(recipe_file, small, folder, **more):
 
 
 def test_what_is_done_in_a_model_that_is_right_is_what_is_done_in_the_world(
-    checkpoint, recipe_file, small, tmp_path, monkeypatch
+    checkpoint, recipe_file, small, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setitem(worlds.WORLDS, "counter", "counting:Counter")
     results = train(recipe_file, small, tmp_path, **{"rl.model": str(checkpoint)})
+    assert "whether it was trained on those that agents are tested on cannot be told" in caplog.text
     found = {
         arena: {
             (row["policy"], row["metric"]): (row["value"], row["n"]) for row in results["rows"] if row["arena"] == arena

@@ -223,5 +223,5 @@ def test_states_that_are_told_right_are_rewarded_where_it_is_asked():
     half = turn([5], [6], Reply(("Up",), "", "s0", "s9"), "s0", ["s1"])
     plain = turn([5], [6], Reply(("Up",)), "s0", ["s1"])
     episode = Episode(0, "", [right, half, plain])
-    assert worth(episode, Terms(form="states"), 0.5) == pytest.approx(0.5 * 3)
+    assert worth(episode, Terms(form="states"), 0.5) == pytest.approx(0.5 * (1 + 0.5 + 0) / 3)
     assert worth(episode, Terms(form="states"), 0.0) == 0.0

@@ -79,6 +79,30 @@ def test_both_ends_of_a_lake_may_be_anywhere_and_there_is_a_way():
     assert len(starts) >= 12 and len(goals) >= 12  # of 16 cells
 
 
+def test_lakes_that_differ_in_where_they_begin_are_one_layout():
+    """Or what is tested could be trained on: a state does not show its beginning."""
+    lake, lakes = FrozenLake(size=3, scattered=True), {}
+    for seed in range(100):
+        state, info = lake.reset(seed)
+        holes_and_goal = state.rpartition("\n")[2].partition("; ")[2]
+        lakes.setdefault(holes_and_goal, set()).add((lake._player(), info["layout"]))
+    alike = [found for found in lakes.values() if len({player for player, _ in found}) > 1]
+    assert len(alike) > 10
+    assert all(len({layout for _, layout in found}) == 1 for found in alike)
+
+
+def test_the_actions_of_a_sudoku_are_read_off_its_state():
+    sudoku, fresh = Sudoku(), Sudoku()
+    state, _ = sudoku.reset(3)
+    assert fresh.actions(state) == sudoku.legal()
+    assert len(sudoku.legal()) == 6 * 4
+    state, *_ = sudoku.step(sudoku.legal()[5])
+    other, _ = sudoku.reset(4)
+    assert sudoku.actions(state) == fresh.actions(state) != sudoku.legal() == sudoku.actions(other)
+    assert fresh.actions("no board") is None
+    assert Sudoku(coordinates=False).actions(state) is None
+
+
 def test_on_slippery_ice_with_both_ends_anywhere_ten_actions_are_enough_half_the_time():
     """For the best policy there is, by value iteration over Gymnasium's own chances."""
     lake, reached = FrozenLake(slippery=True, scattered=True), []
