@@ -6,12 +6,14 @@ Nothing heavy is imported here, so that `--help` is instant.
 import argparse
 import dataclasses
 import difflib
+import typing
 from typing import Any, NoReturn
 
 from swirl.agents.settings import AgentRecipe
 from swirl.config import Recipe
 from swirl.errors import InputError
 
+BEHAVIOUR = "how to act, see `swirl worlds NAME`; repeatable (default: all, equally)"
 TAKE_OVERRIDES: dict[str, type] = {"train": Recipe, "compare": Recipe, "agent": AgentRecipe}
 """Commands that read a recipe, any key of which can be overridden, and what they read."""
 
@@ -79,8 +81,11 @@ def _check_together(arguments: argparse.Namespace) -> None:
 def _unknown(word: str, command: Parser) -> InputError:
     if not word.startswith("-"):
         return InputError(f"unexpected argument {word!r}; see {command.prog} --help")
-    keys = [f"--{key}" for key in _keys(command.prog.split()[-1])]
-    return InputError(f"unknown option {word}; {_nearest(word.partition('=')[0], [*_options(command), *keys])}")
+    recipe = TAKE_OVERRIDES.get(command.prog.split()[-1])
+    plain = [f"--{key}" for key in _plain_keys(recipe)] if recipe else []
+    near = _nearest(word.partition("=")[0], dict.fromkeys([*_options(command), *plain]))
+    more = "; keys in a section of the recipe are written --section.key" if recipe and near.startswith("known") else ""
+    return InputError(f"unknown option {word}; {near}{more}")
 
 
 def _options(command: Parser) -> list[str]:
@@ -91,6 +96,12 @@ def _keys(command: str) -> list[str]:
     """The sections and plain keys of the recipe that a command reads."""
     recipe = TAKE_OVERRIDES.get(command)
     return [field.name for field in dataclasses.fields(recipe)] if recipe else []
+
+
+def _plain_keys(recipe: type) -> list[str]:
+    """The keys of a recipe that are in no section."""
+    hints = typing.get_type_hints(recipe).items()
+    return [name for name, hint in hints if not dataclasses.is_dataclass(hint) and typing.get_origin(hint) is not dict]
 
 
 def _nearest(word: str, known: Any) -> str:
@@ -144,13 +155,14 @@ def _add_data_commands(commands: Any) -> None:
     sub.add_argument("world", help="name of the world, see `swirl worlds`")
     sub.add_argument("--out", required=True, help="the Parquet file")
     sub.add_argument("--transitions", type=int, default=20_000, help="how many (default: %(default)s)")
-    sub.add_argument("--behaviour", action="append", default=[], metavar="NAME[=SHARE]", help="who acts; repeatable")
+    sub.add_argument("--behaviour", action="append", default=[], metavar="NAME[=SHARE]", help=BEHAVIOUR)
     sub.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="see `swirl worlds NAME`; VALUE is JSON"
     )
     sub.add_argument("--max-steps", type=int, default=40, help="longest trajectory (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: %(default)s)")
     sub.add_argument("--workers", type=int, default=1, help="processes that play (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(
         commands,
@@ -161,30 +173,12 @@ def _add_data_commands(commands: Any) -> None:
     sub.add_argument("kind", metavar="FORMAT", help="what the sources are")
     sub.add_argument("source", nargs="+", metavar="SOURCE", help="a file or a folder; minari: a folder or a local id")
     sub.add_argument("--out", required=True, help="the Parquet file")
-    sub.add_argument(
-        "--column", action="append", default=[], metavar="OURS=THEIRS", help="table: a column's name there; repeatable"
-    )
-    sub.add_argument(
-        "--next-state",
-        default="output",
-        metavar="WHAT",
-        help="chat, toolbench: the tool's output, or the conversation with it (default: %(default)s)",
-    )
-    sub.add_argument("--format", metavar="WHOSE", help="pairs: aurora, pico-banana or bytemorph")
-    sub.add_argument("--size", metavar="WxH", help="table, pairs, video: stretch each image to this many pixels")
-    sub.add_argument("--stride", type=int, metavar="FRAMES", help="video: a state is every so manieth (default: 1)")
-    sub.add_argument(
-        "--scene-cut", type=float, metavar="0..255", help="video: mean difference that ends a trajectory (default: 50)"
-    )
-    sub.add_argument(
-        "--min-change", type=float, metavar="0..255", help="video: mean difference that is no change (default: 0)"
-    )
-    sub.add_argument("--start", type=float, metavar="SECONDS", help="video: where in each clip to begin")
-    sub.add_argument("--end", type=float, metavar="SECONDS", help="video: where in each clip to end")
     sub.add_argument("--drop-actions", action="store_true", help="write no action")
-    sub.add_argument("--labels", metavar="N|P%", help="keep so many actions, of each type its share".replace("%", "%%"))
+    sub.add_argument(
+        "--labels", metavar="N|P%", help="keep N actions, or P %% of them, each type in proportion (default: all)"
+    )
     sub.add_argument("--seed", type=int, default=0, help="chooses which actions are kept (default: %(default)s)")
-    sub.add_argument("--max-state", type=int, metavar="CHARACTERS", help="longest state")
+    sub.add_argument("--max-state", type=int, metavar="CHARACTERS", help="longest state (default: no limit)")
     sub.add_argument(
         "--too-long",
         default="error",
@@ -197,6 +191,36 @@ def _add_data_commands(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="mask keys and tokens (default: for chat and toolbench)",
     )
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    group = sub.add_argument_group("table")
+    column = "name of one of our columns in the source, e.g. state=before; repeatable"
+    group.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help=column)
+
+    group = sub.add_argument_group("chat, toolbench")
+    group.add_argument(
+        "--next-state",
+        default="output",
+        metavar="WHAT",
+        help="output: what the tool answered; conversation: all that was said, with it (default: %(default)s)",
+    )
+
+    group = sub.add_argument_group("pairs")
+    group.add_argument("--format", metavar="WHOSE", help="aurora, pico-banana or bytemorph")
+
+    group = sub.add_argument_group("table, pairs, video")
+    group.add_argument("--size", metavar="WxH", help="stretch each image to this many pixels")
+
+    group = sub.add_argument_group("video")
+    group.add_argument("--stride", type=int, metavar="N", help="take every N-th frame as a state (default: 1)")
+    group.add_argument(
+        "--scene-cut", type=float, metavar="0..255", help="mean difference that ends a trajectory (default: 50)"
+    )
+    group.add_argument(
+        "--min-change", type=float, metavar="0..255", help="mean difference that is no change (default: 0)"
+    )
+    group.add_argument("--start", type=float, metavar="SECONDS", help="where in each clip to begin")
+    group.add_argument("--end", type=float, metavar="SECONDS", help="where in each clip to end")
 
     sub = _command(commands, "check", "Describe a recording or a run's data; exit 2 where a split leaks.")
     sub.add_argument("path", help="a recording (Parquet, JSONL), a run folder, or a folder that holds a split")
@@ -299,6 +323,7 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--labels", metavar="FILE", help="merge what was filled in there")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: %(default)s)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(commands, "imagine", "Roll the forward model out from a state through a list of actions.")
     sub.add_argument("forward", help="run folder or checkpoint")

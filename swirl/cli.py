@@ -65,20 +65,29 @@ def _worlds(a: argparse.Namespace) -> None:
     from swirl import progress, worlds
 
     if a.world is not None:
-        facts = {"world": a.world, "status": worlds.availability(a.world) or "ready"}
+        facts = {"world": a.world, "status": _status(worlds.availability(a.world))}
         facts |= {"behaviours": worlds.behaviours(a.world), "options": worlds.options(a.world)}
         if a.json:
             print(json.dumps(facts))
             return
-        rows = [[option["option"], option["type"], json.dumps(option["default"])] for option in facts["options"]]
-        progress.table(f"{a.world}: {facts['status']}", ["option", "type", "default"], rows)
+        columns = ["option", "type", "default", "meaning"]
+        rows = [
+            [*map(option.get, columns[:2]), json.dumps(option["default"]), option["meaning"]]
+            for option in facts["options"]
+        ]
+        progress.table(f"{a.world}: {facts['status']}", columns, rows)
         print(f"behaviours: {', '.join(facts['behaviours'])}")
         return
-    rows = [[name, worlds.availability(name) or "ready"] for name in worlds.WORLDS]
+    rows = [[name, _status(worlds.availability(name))] for name in worlds.WORLDS]
     if a.json:
         print(json.dumps([{"world": name, "status": status} for name, status in rows]))
     else:
         progress.table("Worlds", ["world", "status"], rows)
+
+
+def _status(command: str | None) -> str:
+    """Whether a world can run here; else the command that installs what it needs."""
+    return "ready" if command is None else f"needs: {command}"
 
 
 def _collect(a: argparse.Namespace) -> None:
@@ -98,7 +107,15 @@ def _collect(a: argparse.Namespace) -> None:
         worlds.fingerprint(a.world, options),
         (a.world, options),
     )
-    print(f"{a.out}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    _print_counts(a, counts)
+
+
+def _print_counts(a: argparse.Namespace, counts: dict[str, int]) -> None:
+    """What a command wrote to its file."""
+    if a.json:
+        print(json.dumps({"out": a.out, **counts}))
+    else:
+        print(f"{a.out}: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
 def _option(text: str, name: str = "--option") -> tuple[str, Any]:
@@ -140,7 +157,7 @@ def _import(a: argparse.Namespace) -> None:
         **{name: getattr(a, name) for name in FOR_IMAGES if getattr(a, name) is not None},
     )
     counts = importers.import_recording(a.kind, a.source, a.out, options)
-    print(f"{a.out}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    _print_counts(a, counts)
 
 
 def _column(text: str) -> tuple[str, str]:
@@ -290,7 +307,7 @@ def _label(a: argparse.Namespace) -> None:
         counts = annotate.merge(a.data, a.labels, a.out)
     else:
         counts = annotate.label(a.data, a.out, a.inverse, a.forward, a.action, a.samples, a.seed, a.device)
-    print(f"{a.out}: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+    _print_counts(a, counts)
 
 
 def _imagine(a: argparse.Namespace) -> None:

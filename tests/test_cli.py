@@ -84,6 +84,12 @@ def test_version():
         ("collect minigrid --out x.parquet --behaviour gold=much", "--behaviour gold=much: expected NAME or"),
         ("train gone.toml", "no recipe at gone.toml"),
         ("train {tmp}", "expected a recipe, a TOML file"),
+        (
+            "train {recipe} --xx 1",
+            "unknown option --xx; known: -h, --help, --data, --out, --begin-from, --seed, --cache, --dry-run, "
+            "--require-gain, --json, --methods, --threads, --device; keys in a section of the recipe are written "
+            "--section.key",
+        ),
         ("train {recipe} --sed 1", "unknown option --sed; did you mean --seed?"),
         ("train {recipe} --thread 1", "unknown option --thread; did you mean --threads?"),
         ("train {recipe} --warmup.stps 1", "unknown recipe key warmup.stps; did you mean warmup.steps?"),
@@ -193,6 +199,18 @@ def test_json_alone_goes_to_stdout(recording, run_folder, tmp_path, capsys):
 
     assert {row["world"] for row in result("worlds")} >= {"minigrid"}
     assert result("check", recording)["rows"] == 72
+    out = tmp_path / "told.parquet"
+    assert result("label", recording, "--labels", recording, "--out", out)["labels"] == 72
+    out = tmp_path / "imported.parquet"
+    assert result("import", "table", recording, "--out", out) == {
+        "out": str(out),
+        "transitions": 72,
+        "trajectories": 12,
+        "labels": 72,
+        "malformed": 0,
+    }
+    out = tmp_path / "collected.parquet"
+    assert result("collect", "sokoban", "--transitions", "3", "--out", out)["transitions"] == 3
     imagined = result("imagine", run_folder, "--state", "key", "--action", "go left", "--device", "cpu")
     assert [row["action"] for row in imagined] == ["go left"]
     short = tmp_path / "short.jsonl"
@@ -206,16 +224,20 @@ def test_a_world_shows_its_options_and_behaviours(capsys):
     shown = json.loads(capsys.readouterr().out)
     assert (shown["world"], shown["status"]) == ("frozenlake", "ready")
     assert shown["behaviours"] == ["random", "curious", "solver"]
-    assert shown["options"][:3] == [
-        {"option": "size", "type": "a whole number", "default": 4},
-        {"option": "slippery", "type": "true or false", "default": False},
-        {"option": "frozen", "type": "a number", "default": 0.8},
-    ]
+    meaning = "Share of the cells that are ice, before maps without a way are thrown away."
+    assert shown["options"][0] | {"meaning": ""} == {
+        "option": "size",
+        "type": "a whole number",
+        "default": 4,
+        "meaning": "",
+    }
+    assert shown["options"][2] == {"option": "frozen", "type": "a number", "default": 0.8, "meaning": meaning}
     assert cli.main(["worlds", "toolcalls"]) == 0
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    assert ["categories", "a text or a list of texts", '["base"]'] in rows
-    assert ["width", "a whole number or null", "240"] in rows
+    assert ["categories", "a text or a list of texts", '["base"]'] in [row[:3] for row in rows]
+    assert any('("long_context")' in " ".join(row) for row in rows)
+    assert ["width", "a whole number or null", "240", "Most characters of a line; None cuts none."] in rows
     assert ["behaviours: gold, perturbed, random"] in rows
     assert cli.main(["worlds", "frozenlak"]) == 2
     assert capsys.readouterr().err == "swirl: unknown world 'frozenlak': did you mean 'frozenlake'?\n"

@@ -7,6 +7,7 @@ function `missing()` beside it, and name the class in `WORLDS`.
 import ast
 import inspect
 import json
+import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from importlib import import_module
@@ -84,14 +85,16 @@ def options(name: str) -> list[dict[str, Any]]:
     """What `make` takes for a world, in order, without importing its simulator.
 
     Returns:
-        For each option its name as "option", its "type" in words, and its "default" as JSON has it.
+        For each option its name as "option", its "type" in words, its "default" as JSON has it, and its "meaning".
 
     Raises:
         InputError: There is no such world; the message names the nearest.
     """
+    build = _class(name)
+    told = _arguments(inspect.getdoc(build) or "")
     return [
-        {"option": option.name, "type": _words(_kinds(option)), "default": option.default}
-        for option in inspect.signature(_class(name)).parameters.values()
+        {"option": key, "type": _words(_kinds(option)), "default": option.default, "meaning": told[key]}
+        for key, option in inspect.signature(build).parameters.items()
     ]
 
 
@@ -139,6 +142,13 @@ def fingerprint(name: str, options: dict[str, Any]) -> str:
             if isinstance(named, str) and Path(named).is_file():
                 whole.update(Path(named).read_bytes())
     return whole.hexdigest()
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """Name -> meaning of what a docstring tells under `Args:`."""
+    lines = docstring.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"(?ms)^    (\w+): (.*?)(?=^    \w|\Z)", lines)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _kinds(option: inspect.Parameter) -> list[Any]:

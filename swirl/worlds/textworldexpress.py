@@ -49,7 +49,8 @@ class TextWorldExpress(TextGame):
     A seed draws a game, a part and one of the part's seeds. The score of a game goes up to 1; the reward is its gain.
 
     Args:
-        games: Names of the games; none for all eight.
+        games: Any of "cookingworld", "twc", "coin", "mapreader", "arithmetic", "sorting", "simonsays" and
+            "peckingorder"; none for all eight.
 
     Raises:
         InputError: A game is not known.

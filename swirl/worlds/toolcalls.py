@@ -50,8 +50,8 @@ class ToolCalls:
     when all gold calls have been made in their order, whatever else was called in between.
 
     Args:
-        categories: Kinds of tasks; the others hold the tasks of "base" again, with a request that comes late
-            (miss_func), says less at first (miss_param) or with much larger objects (long_context).
+        categories: Kinds of tasks: "base", and those that hold its tasks again with a request that comes late
+            ("miss_func"), says less at first ("miss_param"), or with much larger objects ("long_context").
         width: Most characters of a line; None cuts none.
         facts: Most lines of an API; None cuts none.
 

@@ -345,6 +345,13 @@ def test_an_option_of_another_type_is_refused_by_every_world(name):
                 worlds.make(name, **{option: value})
 
 
+@pytest.mark.parametrize("name", worlds.WORLDS)
+def test_every_option_says_what_it_means(name):
+    for option in worlds.options(name):
+        assert option["meaning"].endswith("."), option
+        assert "\n" not in option["meaning"]
+
+
 def test_the_error_names_the_type():
     with pytest.raises(InputError, match=r"^slippery is 'False', expected true or false$"):
         worlds.make("frozenlake", slippery="False")
