@@ -186,6 +186,14 @@ def test_the_mean_has_an_interval_and_missing_rows_are_counted(serve, cache):
     assert missing == {"role": "forward", "metric": "judge_missing", "value": 2, "low": None, "high": None, "n": 12}
 
 
+def test_its_interval_is_over_layouts_where_there_are_enough(serve, cache):
+    server = serve(by_lamp)
+    rows = [{**row, "layout": f"l{i % 6}"} for i, row in enumerate(ROWS)]
+    score, _ = Judge(server.url, "m", cache).results("forward", rows, TRUTHS)
+    values = [min(10, i) for i in range(12)]
+    assert (score["low"], score["high"]) == intervals.bootstrap_interval(values, [row["layout"] for row in rows])
+
+
 def test_where_nothing_was_scored_there_is_no_mean(serve, cache):
     server = serve(lambda name, times: "{}")
     [missing] = Judge(server.url, "m", cache).results("inverse", ROWS, TRUTHS)

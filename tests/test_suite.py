@@ -2,9 +2,11 @@ import json
 import math
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from swirl import cli, data, worlds
+from swirl import cli, data, intervals, worlds
 from swirl.errors import InputError
 from swirl.eval import figures, standalone, suite
 
@@ -119,6 +121,23 @@ def test_a_recording_of_unknown_origin_is_refused_for_real_and_left_out_of_all(r
     rows = standalone.evaluate(recording, run_folder, device="cpu", max_rows=4, parts="all")
     assert not shape(rows)["real"]
     assert "nothing is executed in the real world" in caplog.text
+
+
+def test_every_interval_is_over_the_layouts_of_the_recording(run_folder, tmp_path, monkeypatch):
+    path, world = tmp_path / "lake.parquet", ("frozenlake", {"size": 3, "coordinates": False})
+    data.collect(partial(worlds.make, world[0], **world[1]), path, 60, None, 6, seed=5, origin=world)
+    table = pq.read_table(path)
+    names = table["trajectory"].to_pylist()
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    assert len(numbers) > 10
+    layouts = pa.array([f"layout {numbers[name] % 5}" for name in names])
+    pq.write_table(table.set_column(table.schema.get_field_index("layout"), "layout", layouts), path)
+    drawn = []
+    for name in ("bootstrap_interval", "bootstrap_statistic"):
+        monkeypatch.setattr(intervals, name, lambda _, clusters: (drawn.append(clusters), (0.0, 1.0))[1])
+    found = shape(standalone.evaluate(path, run_folder, run_folder, device="cpu", max_rows=0, parts="all"))
+    assert all(found.values())
+    assert max(len(set(clusters)) for clusters in drawn) == 5
 
 
 def test_a_suite_without_any_action_is_refused(run_folder, tmp_path):
