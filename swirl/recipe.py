@@ -31,8 +31,18 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     return parse_recipe(read(path, overrides or {}))
 
 
-def read(path: str | Path, overrides: Mapping[str, str]) -> dict[str, Any]:
-    """The table of a TOML file, with overrides; see `load_recipe`."""
+AGENTS = frozenset("seed device threads method play model base self_play tune clone rl evaluation".split())
+"""The keys of an agent's recipe (`swirl.agents.settings`), by which one is told from a `Recipe`."""
+
+
+def read(path: str | Path, overrides: Mapping[str, str], kind: type = Recipe) -> dict[str, Any]:
+    """The table of a TOML file, with overrides; see `load_recipe`.
+
+    Args:
+        path: A TOML file.
+        overrides: Dotted key -> value as written on a command line.
+        kind: What it is read as; one of the other kind is refused with the command that it is for.
+    """
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -42,6 +52,11 @@ def read(path: str | Path, overrides: Mapping[str, str]) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {error.strerror}; expected a recipe, a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
+    models = {field.name for field in dataclasses.fields(Recipe)}
+    if kind is Recipe and table.keys() <= AGENTS and not table.keys() <= models:
+        raise InputError(f"{path} is an agent's recipe; run: swirl agent train {path}")
+    if kind is not Recipe and table.keys() <= models and not table.keys() <= AGENTS:
+        raise InputError(f"{path} is no agent's recipe; run: swirl train {path}")
     for key, text in overrides.items():
         _set(table, key, _value(text))
     return table

@@ -1,9 +1,12 @@
+import dataclasses
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from swirl import cli, recipe
 from swirl.agents import settings
+from swirl.errors import InputError
 from swirl.methods import METHODS
 from swirl.recipe import load_recipe, parse_recipe
 
@@ -40,6 +43,27 @@ def test_an_agents_recipe_is_read_survives_being_written_and_names_its_command(p
     (tmp_path / "again.toml").write_text(recipe.toml())
     assert settings.load(tmp_path / "again.toml") == recipe
     assert f"swirl agent train recipes/{name(path)}" in path.read_text()
+
+
+def test_a_recipe_for_another_command_is_refused_with_that_command(capsys):
+    models, agents = FOLDER / "minigrid.toml", FOLDER / "spa-sokoban.toml"
+    assert cli.main(["train", str(agents)]) == cli.main(["compare", str(agents), "--methods", "warmup"]) == 2
+    assert cli.main(["agent", "train", str(models)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"swirl: {agents} is an agent's recipe; run: swirl agent train {agents}",
+        f"swirl: {agents} is an agent's recipe; run: swirl agent train {agents}",
+        f"swirl: {models} is no agent's recipe; run: swirl train {models}",
+    ]
+
+
+def test_a_misspelt_key_is_no_recipe_of_the_other_kind(tmp_path):
+    (tmp_path / "r.toml").write_text('method = ["warmup"]\n[warmup]\nsteps = 3\n')
+    with pytest.raises(InputError, match="unknown recipe key method; did you mean methods"):
+        load_recipe(tmp_path / "r.toml")
+
+
+def test_the_keys_that_tell_an_agents_recipe_are_its_keys():
+    assert {field.name for field in dataclasses.fields(settings.AgentRecipe)} == recipe.AGENTS
 
 
 @pytest.mark.parametrize("path", PAPER.values(), ids=name)

@@ -31,9 +31,11 @@ class Play:
     """The world that is acted in, and how episodes go."""
 
     world: str = "sokoban"
+    """Name of the world."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the world."""
     turns: int = 5
+    """Most turns of an episode."""
     per_turn: int = 5
     """Most actions of a turn."""
     actions: int = 10
@@ -55,15 +57,20 @@ class Base:
     """`tiny` only: the starting policy, taught the form of replies and a little skill by a clumsy player's episodes."""
 
     episodes: int = 200
+    """Episodes of the clumsy player."""
     slips: float = 0.5
     """Share of the player's actions that are random."""
     variants: tuple[dict[str, Any], ...] = ({},)
     """Options of the worlds that it plays in, over `play.options`: runs whose worlds differ start from one policy where
     all have `[{coordinates = true}, {coordinates = false}]`."""
     steps: int = 300
+    """Optimiser steps."""
     batch: int = 16
+    """Rows per optimiser step."""
     learning_rate: float = 1e-3
+    """Peak of the cosine."""
     lr_warmup: float = 0.05
+    """Share of the steps during which the learning rate rises; 1 or more: the number of steps."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class SelfPlay:
     size: int = 8
     """Episodes of each."""
     temperature: float = 1.0
+    """Of sampling replies."""
     actions: Literal["policy", "random"] = "policy"
     """Who chooses the actions; the thoughts say them too."""
     states: Literal["true", "believed"] = "true"
@@ -86,9 +94,13 @@ class Tune:
     """Stage 2: supervised fine-tuning on what self-play left."""
 
     epochs: int = 5
+    """Passes over the rows."""
     batch: int = 16
+    """Rows per optimiser step."""
     learning_rate: float = 1e-4
+    """Peak of the cosine."""
     lr_warmup: float = 0.1
+    """As `base.lr_warmup`."""
     masked: bool = False
     """Whether the two states are left out of the loss."""
 
@@ -102,9 +114,13 @@ class Clone:
     inverse: str = ""
     """Run folder or checkpoint of an inverse model that infers their actions; empty: the recorded ones are taken."""
     epochs: int = 5
+    """Passes over the rows."""
     batch: int = 16
+    """Rows per optimiser step."""
     learning_rate: float = 1e-4
+    """Peak of the cosine."""
     lr_warmup: float = 0.1
+    """As `base.lr_warmup`."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ class RL:
     model: str = ""
     """Run folder or checkpoint of a forward model to train inside of; empty: the world itself."""
     iterations: int = 1000
+    """Times that episodes are played and learned from."""
     groups: int = 32
     """Seeds of an iteration."""
     size: int = 8
@@ -131,16 +148,23 @@ class RL:
     form: Form = "plain"
     """The form of reply that prompts ask for."""
     learning_rate: float = 1e-6
+    """Of the policy."""
     critic_learning_rate: float = 1e-5
-    """`ppo`, as are the next ones down to `value_clip`."""
+    """`ppo`: of the critic."""
     gamma: float = 1.0
+    """`ppo`: discount of a token."""
     lam: float = 1.0
+    """`ppo`: lambda of the generalised advantage estimate."""
     value_clip: float = 0.5
+    """`ppo`: how far a value may go from what it was before the iteration, in the critic's loss."""
     entropy: float = 1e-3
     """`ppo`: weight of the policy's entropy."""
     clip_low: float = 0.2
+    """A token's probability ratio counts down to 1 less this."""
     clip_high: float = 0.28
+    """A token's probability ratio counts up to 1 and this."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     state_reward: float = 0.0
     """Times the share of states told right in an episode's replies, added to its score: online world modelling."""
     save_every: int = 50
@@ -152,6 +176,7 @@ class Evaluation:
     """How agents are measured: on seeds whose layouts are never trained on."""
 
     seeds: int = 128
+    """Seeds that are played."""
     samples: int = 8
     """Episodes of each, at temperature 1; one more is greedy."""
     last_samples: int = 8
@@ -163,8 +188,11 @@ class AgentRecipe:
     """A resolved recipe."""
 
     seed: int = 0
+    """Decides everything that is drawn."""
     device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda`."""
     threads: int = 1
+    """CPU threads of PyTorch; a part of what makes a run reproducible."""
     method: Literal["spa", "rl", "clone"] = "spa"
     """`spa`: self-play, fine-tuning, reinforcement learning; `rl`: the last alone; `clone`: imitation alone."""
     play: Play = field(default_factory=Play)
@@ -211,7 +239,7 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> AgentR
     Raises:
         InputError: The file cannot be read, a key is unknown, or a value has the wrong type or range.
     """
-    recipe: AgentRecipe = recipes.build(AgentRecipe, recipes.read(path, overrides or {}))
+    recipe: AgentRecipe = recipes.build(AgentRecipe, recipes.read(path, overrides or {}, AgentRecipe))
     recipes.check_ranges(recipe, _RANGES)
     if recipe.model.name == "tiny" and recipe.play.told:
         raise InputError(
