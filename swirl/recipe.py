@@ -31,7 +31,9 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     return parse_recipe(read(path, overrides or {}))
 
 
-AGENTS = frozenset("seed device threads method play model base self_play tune clone rl evaluation".split())
+AGENTS = frozenset(
+    ["seed", "device", "threads", "method", "play", "model", "base", "self_play", "tune", "clone", "rl", "evaluation"]
+)
 """The keys of an agent's recipe (`swirl.agents.settings`), by which one is told from a `Recipe`."""
 
 
