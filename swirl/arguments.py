@@ -236,7 +236,7 @@ def _add_model_commands(commands: Any) -> None:
         "Run a recipe, or continue it.",
         "Any key of the recipe can be overridden: --section.key VALUE (TOML, or a bare word).",
     )
-    sub.add_argument("recipe", help="a TOML file, see recipes/")
+    sub.add_argument("recipe", help="a TOML file, or the name of one that comes with swirl: minigrid")
     sub.add_argument("--data", help="a recording of your own instead of the recipe's world")
     sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
     sub.add_argument("--begin-from", metavar="RUN", help="a run of the recipe's first methods: take over what it made")
@@ -253,7 +253,7 @@ def _add_model_commands(commands: Any) -> None:
         "The recipe's own method is always among them and sets the cost. Any key of the recipe can be overridden. What "
         "is finished is not run again; an unknown method names those that there are.",
     )
-    sub.add_argument("recipe", help="a TOML file, see recipes/")
+    sub.add_argument("recipe", help="a TOML file, or the name of one that comes with swirl: minigrid")
     sub.add_argument(
         "--methods", required=True, metavar="A,B", help="methods and settings, e.g. bootstrap,swirl,oracle"
     )
@@ -369,7 +369,7 @@ def _add_model_commands(commands: Any) -> None:
         "Any key of the recipe can be overridden: --section.key VALUE (TOML, or a bare word).",
     )
     sub.add_argument("do", choices=["train"], help="train: run a recipe")
-    sub.add_argument("recipe", help="a TOML file, see recipes/spa-*.toml")
+    sub.add_argument("recipe", help="a TOML file, or the name of one that comes with swirl: spa-sokoban")
     sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
     sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
     sub.add_argument("--json", action="store_true", help="print JSON")

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import sysconfig
 import tomllib
 import typing
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     """Read a recipe and apply overrides.
 
     Args:
-        path: A TOML file.
+        path: A TOML file, or the name of a recipe that comes with swirl.
         overrides: Dotted key -> value as written on a command line (TOML syntax; a bare word is a string).
 
     Raises:
@@ -31,8 +32,10 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     return parse_recipe(read(path, overrides or {}))
 
 
+FOLDERS = (Path(__file__).parent.parent / "recipes", Path(sysconfig.get_path("data"), "share", "swirl", "recipes"))
+"""Where the recipes that come with swirl lie: beside its sources, or where a wheel puts them."""
 AGENTS = frozenset(
-    ["seed", "device", "threads", "method", "play", "model", "base", "self_play", "tune", "clone", "rl", "evaluation"]
+    ("seed", "device", "threads", "method", "play", "model", "base", "self_play", "tune", "clone", "rl", "evaluation")
 )
 """The keys of an agent's recipe (`swirl.agents.settings`), by which one is told from a `Recipe`."""
 
@@ -41,15 +44,17 @@ def read(path: str | Path, overrides: Mapping[str, str], kind: type = Recipe) ->
     """The table of a TOML file, with overrides; see `load_recipe`.
 
     Args:
-        path: A TOML file.
+        path: A TOML file, or the name of a recipe that comes with swirl.
         overrides: Dotted key -> value as written on a command line.
         kind: What it is read as; one of the other kind is refused with the command that it is for.
     """
     path = Path(path)
+    ours = {file.relative_to(folder).with_suffix("").as_posix(): file for folder in FOLDERS for file in _toml(folder)}
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        file = path if path.is_file() else ours.get(path.as_posix(), path)
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"no recipe at {path}; the recipes that come with swirl are in recipes/") from None
+        raise InputError(f"no recipe at {path}; those that come with swirl, by name: {', '.join(ours)}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; expected a recipe, a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -62,6 +67,11 @@ def read(path: str | Path, overrides: Mapping[str, str], kind: type = Recipe) ->
     for key, text in overrides.items():
         _set(table, key, _value(text))
     return table
+
+
+def _toml(folder: Path) -> list[Path]:
+    """The recipes of a folder and those below it, in order."""
+    return [*sorted(folder.glob("*.toml")), *sorted(folder.glob("*/*.toml"))]
 
 
 def parse_recipe(table: dict[str, Any]) -> Recipe:

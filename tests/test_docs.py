@@ -181,9 +181,18 @@ def sections(recipe=Recipe):
     return {name: {f.name for f in dataclasses.fields(hint)} for name, hint in hints if dataclasses.is_dataclass(hint)}
 
 
+def test_the_page_of_recipe_keys_is_what_the_code_says(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import keys
+
+    assert keys.PAGE.read_text(encoding="utf-8") == keys.page(), "write it again: python docs/keys.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipe_keys_exist(page):
     known = sections(AgentRecipe if page.name == "agents.md" else Recipe)
+    if page.name == "recipe.md":
+        known |= {name: known.get(name, set()) | of_agents for name, of_agents in sections(AgentRecipe).items()}
     known["swirl"] = known.get("swirl", set()) | {
         path.stem for path in (ROOT / "swirl").iterdir()
     }  # the package's modules

@@ -56,6 +56,21 @@ def test_a_recipe_for_another_command_is_refused_with_that_command(capsys):
     ]
 
 
+def test_a_recipe_that_comes_with_swirl_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("minigrid") == load_recipe(FOLDER / "minigrid.toml")
+    assert load_recipe("paper/mind2web") == load_recipe(PAPER["mind2web"])
+    assert settings.load("spa-sokoban") == settings.load(FOLDER / "spa-sokoban.toml")
+    (tmp_path / "minigrid").write_text("seed = 9\n")
+    assert load_recipe("minigrid").seed == 9
+    with pytest.raises(
+        InputError, match=r"^no recipe at recipes/minigrid\.toml; .*: crafter-rgb, .*minigrid, .*paper/"
+    ):
+        load_recipe("recipes/minigrid.toml")
+    monkeypatch.setattr(recipe, "FOLDERS", (tmp_path / "none", FOLDER))  # as installed from a wheel
+    assert load_recipe("minigrid-rgb") == load_recipe(FOLDER / "minigrid-rgb.toml")
+
+
 def test_a_misspelt_key_is_no_recipe_of_the_other_kind(tmp_path):
     (tmp_path / "r.toml").write_text('method = ["warmup"]\n[warmup]\nsteps = 3\n')
     with pytest.raises(InputError, match="unknown recipe key method; did you mean methods"):
