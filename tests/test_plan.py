@@ -13,7 +13,7 @@ from swirl import models, prompts
 from swirl.config import Data, Evaluation, Model, Recipe, Swirl, Verified, Warmup
 from swirl.errors import InputError
 from swirl.methods import plan, session
-from swirl.methods.cost import EFFICIENCY, Cost, Lengths, Machine, Shape
+from swirl.methods.cost import EFFICIENCY, STEP, Cost, Lengths, Machine, Shape
 from swirl.tiny import build
 
 TINY = Model(vocabulary=300, hidden=32, layers=2, heads=2, max_length=128)
@@ -207,6 +207,15 @@ def test_validation_by_hand():
         facts = {"phase": name, "kind": kind, "steps": 0, "rows": 4}
         assert machine.phase(facts)["seconds"] == pytest.approx(3 * each + cycle)
     assert machine.phase({"phase": "swirl1-label", "kind": "label", "rows": 0})["seconds"] == machine.label(40, 0)
+
+
+def test_an_optimiser_step_has_a_cost_of_its_own():
+    machine = cost(Recipe(data=Data(validation_labels=7)))
+    seconds = [
+        machine.phase({"phase": "warmup-forward-sft", "kind": "sft", "steps": steps, "rows": 4})["seconds"]
+        for steps in (0, 2)
+    ]
+    assert seconds[1] - seconds[0] == pytest.approx(machine.train("forward", 8) + 2 * STEP)
 
 
 def test_bytes_by_hand():
