@@ -63,8 +63,8 @@ def show(recipe: Recipe, cache: Path, as_json: bool = False) -> None:
         f"tokens      {mean} (prompt + completion, {source})\n"
         f"memory      {found['bytes'] / 2**30:.2f} GiB at the peak\n"
         f"time        {_time(found['seconds'])} at {found['flops'] / 1e9:,.0f} GFLOP/s (measured now)\n"
-        "Estimates, without the time to collect. The time of recipes/minigrid.toml was right to within a quarter when it\n"
-        "was measured; with other models and machines, time and memory can be off by a factor of two or three."
+        "Estimates, without the time to collect: that of recipes/minigrid.toml was right to within a quarter;\n"
+        "with other models and machines, time and memory can be off by a factor of two or three."
     )
 
 
