@@ -228,6 +228,12 @@ def _add_data_commands(commands: Any) -> None:
     sub.add_argument("--context", type=int, help="context window, tokens; with --tokenizer")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
+    sub = _command(commands, "look", "Show rows of a recording: states, actions, and the lines that change.")
+    sub.add_argument("path", help="a recording (Parquet, JSONL), e.g. RUN/data/test.parquet")
+    sub.add_argument("--rows", type=int, default=5, metavar="N", help="how many, from the first (default: %(default)s)")
+    sub.add_argument("--changed", action="store_true", help="only rows whose next state is another state")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
 
 def _add_model_commands(commands: Any) -> None:
     sub = _command(

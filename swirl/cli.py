@@ -181,6 +181,16 @@ def _check(a: argparse.Namespace) -> int:
     return 2 if report.problems else 0
 
 
+def _look(a: argparse.Namespace) -> None:
+    from swirl.data import showing
+
+    rows = showing.look(a.path, a.rows, a.changed)
+    if a.json:
+        print(json.dumps(rows))
+    else:
+        showing.show(rows)
+
+
 def _train(a: argparse.Namespace) -> int:
     from swirl.recipe import load_recipe
 
@@ -360,6 +370,7 @@ COMMANDS = {
     "collect": _collect,
     "import": _import,
     "check": _check,
+    "look": _look,
     "train": _train,
     "compare": _compare,
     "eval": _eval,

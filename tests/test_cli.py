@@ -8,7 +8,9 @@ import pytest
 from swirl import arguments, cli, data
 from swirl.errors import InputError
 
-COMMANDS = ("worlds", "collect", "import", "check", "train", "compare", "eval", "label", "imagine", "plan", "agent")
+COMMANDS = (
+    "worlds", "collect", "import", "check", "look", "train", "compare", "eval", "label", "imagine", "plan", "agent"
+)  # fmt: skip
 
 
 def python(code, *args):
@@ -211,6 +213,7 @@ def test_json_alone_goes_to_stdout(recording, run_folder, tmp_path, capsys):
     }
     out = tmp_path / "collected.parquet"
     assert result("collect", "sokoban", "--transitions", "3", "--out", out)["transitions"] == 3
+    assert [row["row"] for row in result("look", recording, "--rows", "2")] == [1, 2]
     imagined = result("imagine", run_folder, "--state", "key", "--action", "go left", "--device", "cpu")
     assert [row["action"] for row in imagined] == ["go left"]
     short = tmp_path / "short.jsonl"
