@@ -55,18 +55,25 @@ WORLDS = {
 }
 
 
-def learned(world: str, seed: int, runs: Path) -> tuple[Path, str]:
-    """The run of a world's learned model, made or gone on with; what went wrong, or ""."""
-    out = runs / "models" / f"{world}-seed{seed}"
-    return out, running.swirl(["train", str(RECIPE)], {"seed": str(seed), **WORLDS[world].model}, out)
+def learn(world: str, seed: int, out: Path, **more: str) -> str:
+    """Make the run of a world's learned model, or resume it; what went wrong, or "".
+
+    Args:
+        world: Which.
+        seed: Of the recipe.
+        out: The run folder.
+        **more: Keys of the recipe's `data` and their values.
+    """
+    data = {f"data.{key}": value for key, value in more.items()}
+    return running.swirl(["train", str(RECIPE)], {"seed": str(seed), **WORLDS[world].model, **data}, out)
 
 
 def run(world: str, seed: int, runs: Path) -> str:
     """One run, planned in, and its kept file; what went wrong, or ""."""
     commit = provenance.commit()
     spec = _spec(world, seed)
-    out, error = learned(world, seed, runs)
-    if error:
+    out = runs / "models" / f"{world}-seed{seed}"
+    if error := learn(world, seed, out):
         return error
     found = []
     for horizon in HORIZONS:

@@ -38,6 +38,9 @@ class Data:
     """Share of transitions whose layouts are kept for validation."""
     test: float = 0.1
     """Share of transitions whose layouts are kept for the test."""
+    leave_out: str = ""
+    """A file of layouts, one a line, that the run is to know nothing of: an agent's run has one of those that it is
+    tested on, `layouts.txt`."""
     inverse_unchanged: bool = True
     """Whether the inverse model trains on transitions that changed nothing, and baselines label them; where any idle
     action may have led there, they teach noise."""

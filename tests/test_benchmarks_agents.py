@@ -30,6 +30,7 @@ def keep(agents, row, seed, passed, self_play, curve):
             ("rl", "plain", "real", "pass_at_1", passed),
             ("rl", "states", "real", "pass_at_1", 0.99),
             ("rl", "plain", "imagined", "pass_at_1", 0.98),
+            ("rl", "plain", "imagined", "score", 0.97),
         )
     ]
     steps = {"self-play": self_play, "rl": sum(line["steps"] for line in curve)}
@@ -50,9 +51,10 @@ def test_a_table_reads_every_row_at_its_end_and_at_as_many_actions(agents):
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines[2:]}
     assert cells["SPA"][1:3] == ["59.8/69.5", "70.0 [60.0, 80.0]"]
     # Self-play took 150 of the 300 actions: the first iteration is all that fits.
-    assert cells["SPA"][8] == "20.0 [20.0, 20.0]"
-    assert cells["RL + state estimation"][8] == "60.0 [60.0, 60.0]"
-    assert cells["SPA"][9:] == ["2", "2"]
+    assert cells["SPA"][9] == "20.0 [20.0, 20.0]"
+    assert cells["RL + state estimation"][9] == "60.0 [60.0, 60.0]"
+    assert cells["SPA"][8] == "98.0 [98.0, 98.0]"
+    assert cells["SPA"][10:] == ["2", "2"]
     assert (cells["base"][2], cells["base"][6]) == ("10.0 [10.0, 10.0]", "3.0 [3.0, 3.0]")
     assert cells["the world's solver"][2] == "90.0 [90.0, 90.0]"
 
@@ -62,7 +64,7 @@ def test_until_the_first_checkpoint_a_run_is_where_it_began(agents):
     keep(agents, "vanilla", 0, 0.4, 0, [{"steps": 200, "validation_pass_at_1": 0.4}])
     lines = agents.table("sokoban").splitlines()
     [cells] = [line.strip("| ").split(" | ") for line in lines if line.startswith("| SPA |")]
-    assert cells[8] == "10.0 [10.0, 10.0]"
+    assert cells[9] == "10.0 [10.0, 10.0]"
 
 
 def test_a_kept_file_of_another_recipe_is_not_taken_for_this_one(agents):

@@ -17,14 +17,14 @@ def planning(tmp_path, monkeypatch):
 
 
 def test_a_run_is_planned_in_at_every_horizon_and_kept(planning, tmp_path, monkeypatch):
-    run = tmp_path / "run"
+    run = tmp_path / "models" / "frozenlake-seed0"
     tiny.build(["# # # _ P X O"], run, Model(vocabulary=300, hidden=32, layers=1, heads=2, max_length=512), seed=0)
     rows = [
         {"split": split, "metric": "exact_match", "value": value}
         for split, value in (("validation", 0.4), ("test", 0.5))
     ]
     (run / "results.json").write_text(json.dumps({"rows": rows}))
-    monkeypatch.setattr(planning, "learned", lambda world, seed, runs: (run, ""))
+    monkeypatch.setattr(planning, "learn", lambda world, seed, out: "")
     monkeypatch.setattr(planning, "HORIZONS", (1, 2))
     monkeypatch.setattr(planning, "EPISODES", 2)
     assert planning.run("frozenlake", 0, tmp_path) == ""
@@ -55,8 +55,10 @@ def test_a_cell_is_the_mean_of_the_seeds_with_their_range(planning, tmp_path, mo
 
 
 def test_what_fails_is_told_and_not_kept(planning, tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "learned", lambda world, seed, runs: (tmp_path / "missing-seed0", ""))
-    assert planning.run("sokoban", 0, tmp_path).startswith("missing-seed0: ")
+    monkeypatch.setattr(planning, "learn", lambda world, seed, out: "")
+    assert planning.run("sokoban", 0, tmp_path).startswith("sokoban-seed0: ")
+    monkeypatch.setattr(planning, "learn", lambda world, seed, out: "exit code 2")
+    assert planning.run("sokoban", 0, tmp_path) == "exit code 2"
     assert not (tmp_path / "kept").exists()
 
 

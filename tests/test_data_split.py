@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from swirl.data import conform, splitting
-from swirl.data.splitting import PARTS, _assign, _rank, split
+from swirl.data.splitting import PARTS, _assign, _rank, split, without_layouts
 from swirl.errors import InputError
 from swirl.types import COLUMNS
 
@@ -35,6 +35,24 @@ def made(table, folder, **settings):
 
 def keys(rows):
     return [(row["trajectory"], row["step"]) for row in rows]
+
+
+def test_layouts_that_are_left_out_are_in_no_file(tmp_path):
+    names = tmp_path / "layouts.txt"
+    names.write_text("layout 3\nlayout 7\nlayout of another recording\n")
+    table = without_layouts(recording(), names)
+    _, parts = made(table, tmp_path / "data")
+    found = {row["layout"] for rows in parts.values() for row in rows}
+    assert found == {f"layout {i}" for i in range(10) if i not in (3, 7)}
+
+
+def test_layouts_to_leave_out_have_to_leave_some(tmp_path):
+    names = tmp_path / "layouts.txt"
+    names.write_text("".join(f"layout {i}\n" for i in range(10)))
+    with pytest.raises(InputError, match="names every layout of the recording; leave some"):
+        without_layouts(recording(), names)
+    with pytest.raises(InputError, match=r"data\.leave_out = '.*none\.txt' cannot be read as names of layouts"):
+        without_layouts(recording(), tmp_path / "none.txt")
 
 
 def test_the_four_files_hold_what_the_contract_says(tmp_path):

@@ -42,6 +42,8 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
             raise InputError(f"{key} = {place!r} is not there; give the path of one that is")
     with ledger.Run.open(out, recipe.toml()) as run:
         stages = Stages(run, recipe)
+        # For `data.leave_out`, of models that agents train in.
+        durable.atomic_write(out / "layouts.txt", "".join(f"{name}\n" for name in sorted(stages.arena.held_out)))
         policy = spa(stages, stages.start())
         rows = json.loads((stages.test() / "phase.json").read_text())["test"]
         made = {phase.name: run.folder / phase.folder for phase in run.phases}

@@ -35,7 +35,7 @@ from swirl.data.files import export, load, read
 from swirl.data.imaging import as_read
 from swirl.data.origin import Origin, origin_of
 from swirl.data.report import Lengths, Report
-from swirl.data.splitting import split
+from swirl.data.splitting import split, without_layouts
 from swirl.data.table import conform, with_history
 
 __all__ = [
@@ -52,4 +52,5 @@ __all__ = [
     "read",
     "split",
     "with_history",
+    "without_layouts",
 ]

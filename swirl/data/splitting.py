@@ -109,6 +109,27 @@ def split(
     }
 
 
+def without_layouts(table: pa.Table, path: str | Path) -> pa.Table:
+    """A recording without the trajectories of some layouts.
+
+    Args:
+        table: A recording.
+        path: A text file of their names, one a line.
+
+    Raises:
+        InputError: The file cannot be read, or nothing is left.
+    """
+    try:
+        names = set(Path(path).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"data.leave_out = {str(path)!r} cannot be read as names of layouts: {error}") from None
+    kept = ~np.isin(layouts(table), list(names))
+    if not kept.any():
+        raise InputError(f"{path} names every layout of the recording; leave some to train on")
+    logger.info("%s: %d of %d transitions are left out", path, (~kept).sum(), len(kept))
+    return table.filter(pa.array(kept))
+
+
 class Parted(NamedTuple):
     """Where each row of a recording goes.
 

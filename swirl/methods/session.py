@@ -176,6 +176,8 @@ def split(recipe: Recipe, staging: Path, cache: Path) -> None:
     spec, path = recipe.data, recording(recipe, cache)
     table = data.read(path)
     check_images(recipe, table, path)
+    if spec.leave_out:
+        table = data.without_layouts(table, spec.leave_out)
     counts = data.split(
         table,
         staging,

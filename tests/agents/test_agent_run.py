@@ -52,6 +52,7 @@ def test_the_log_and_the_table_say_what_was_done(context, recipe_file, small, tm
     assert min(sums["self-play"]) > 5
     session.show(results, tmp_path / "run")
     assert "greedy_pass_at_1" in capsys.readouterr().out
+    assert (tmp_path / "run" / "layouts.txt").read_text().splitlines() == [str(seed) for seed in range(8)]
     again = session.run_recipe(settings.load(recipe_file, small | short), tmp_path / "run")
     assert again == results
 
