@@ -236,9 +236,11 @@ def _measured(facts: dict[str, Any], policy: str) -> dict[str, float]:
         for row in facts["results"]["rows"]
         if row["policy"] == policy and row["form"] == ("states" if row["metric"] == "prediction_exact" else form)
     ]
-    imagined = [row["value"] for row in own if (row["arena"], row["metric"]) == ("imagined", "pass_at_1")]
     told = {row["metric"]: row["value"] for row in own if row["arena"] == "real"}
-    return told | {"imagined": value for value in imagined}
+    for row in own:
+        if (row["arena"], row["metric"]) == ("imagined", "pass_at_1"):
+            told["imagined"] = row["value"]
+    return told
 
 
 def _steps(facts: dict[str, Any]) -> int:

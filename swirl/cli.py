@@ -112,10 +112,12 @@ def _collect(a: argparse.Namespace) -> None:
 
 def _print_counts(a: argparse.Namespace, counts: dict[str, int]) -> None:
     """What a command wrote to its file."""
+    from swirl.data.report import counted
+
     if a.json:
         print(json.dumps({"out": a.out, **counts}))
     else:
-        print(f"{a.out}: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+        print(f"{a.out}: " + ", ".join(counted(count, name) for name, count in counts.items()))
 
 
 def _option(text: str, name: str = "--option") -> tuple[str, Any]:
@@ -313,6 +315,11 @@ def _label(a: argparse.Namespace) -> None:
 
     if a.pick is not None:
         counts = pick.pick(a.data, a.out, a.pick, a.inverse, a.seed, a.device)
+        if not a.json:
+            print(
+                f"{a.out}: {counts['picked']:,} picked, {counts['kinds']:,} of {counts['all_kinds']:,} kinds of change"
+            )
+            return
     elif a.labels is not None:
         counts = annotate.merge(a.data, a.labels, a.out)
     else:

@@ -238,6 +238,15 @@ def test_unlabelled_recordings_have_no_lengths_of_actions(tmp_path):
     assert list(report.characters) == list(report.tokens) == ["state", "change"]
 
 
+def test_one_of_a_thing_is_singular_and_lists_say_what_they_leave_out(tmp_path):
+    rows = [("t", i, f"s{i}", f"act {i}", f"s{i + 1}") for i in range(23)]
+    lines = check(recording(tmp_path / "a.parquet", *rows), tokenizer=len, context=3).lines()
+    assert lines[0] == "transitions       23 in 1 trajectory"
+    assert "             … and 3 more" in lines
+    [too_long] = [line for line in lines if line.startswith("too long")]
+    assert too_long.endswith("a.parquet:5 and 18 more")
+
+
 def test_the_report_prints_what_it_found(tmp_path):
     *lines, note = check(recording(tmp_path / "a.parquet", *SMALL), tokenizer=len, context=8).lines()
     assert note.startswith("note              `swirl train` would refuse this: 1 layouts with actions")
@@ -256,7 +265,7 @@ def test_the_report_prints_what_it_found(tmp_path):
         "state tokens      median 2, 95 % 20, longest 20",
         "action tokens     median 2, 95 % 4, longest 4",
         "change tokens     median 3, 95 % 5, longest 5",
-        "too long          3 rows exceed 8 tokens: a.parquet:2, a.parquet:3, a.parquet:6",
+        "too long          3 rows over 8 tokens: a.parquet:2, a.parquet:3, a.parquet:6",
         "actions           2",
         "          2  'go'",
         "          2  'stay'",

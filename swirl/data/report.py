@@ -1,5 +1,7 @@
 """What `check` found, as data and as lines to print."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SIZES = 5  # sizes of images that are printed
@@ -104,7 +106,7 @@ class Report:
     def lines(self) -> list[str]:
         """The report as lines to print."""
         lines = [
-            f"transitions       {self.rows:,} in {self.trajectories:,} trajectories",
+            f"transitions       {self.rows:,} in {counted(self.trajectories, 'trajectories')}",
             f"layouts           {self.layouts:,}",
             f"distinct states   {self.states:,}",
             f"unchanged         {self.unchanged:.1%} of the transitions",
@@ -118,12 +120,13 @@ class Report:
                 label = f"{name} {unit}"
                 lines.append(f"{label:<17} median {length.median:,}, 95 % {length.p95:,}, longest {length.max:,}")
         if self.context is not None:
-            rows = f": {', '.join(self.too_long_rows)}" if self.too_long else ""
-            lines.append(f"too long          {self.too_long:,} rows exceed {self.context:,} tokens{rows}")
+            rows = f": {_some(self.too_long_rows, self.too_long)}" if self.too_long else ""
+            lines.append(f"too long          {counted(self.too_long, 'rows')} over {self.context:,} tokens{rows}")
         if self.images is not None:
-            sizes = ", ".join(f"{size}: {count:,}" for size, count in list(self.images.sizes.items())[:SIZES])
+            sizes = [f"{size}: {count:,}" for size, count in self.images.sizes.items()]
             lines.append(
-                f"images            {self.images.shown:,} in states, {self.images.distinct:,} distinct ({sizes})"
+                f"images            {self.images.shown:,} in states, {self.images.distinct:,} distinct "
+                f"({_some(sizes[:SIZES], len(sizes))})"
             )
         if self.partial:
             lines.append("partial           yes: shared states are no leak here, shared transitions are")
@@ -135,8 +138,21 @@ class Report:
             )
         lines.append(f"actions           {self.distinct_actions:,}")
         lines += [f"  {number:>9,}  {_cut(repr(action))}" for action, number in self.actions]
+        more = self.distinct_actions - len(self.actions)
+        lines += [f"             … and {more:,} more"] if more else []
         lines += [f"note              {note}" for note in self.notes]
         return lines + [f"PROBLEM           {problem}" for problem in self.problems]
+
+
+def counted(count: int, name: str) -> str:
+    """A number and what it counts, given in the plural: "1 trajectory", "2 trajectories"."""
+    name = re.sub(r"s\b", "", re.sub(r"ies\b", "y", name)) if count == 1 else name
+    return f"{count:,} {name}"
+
+
+def _some(named: Sequence[str], total: int) -> str:
+    """The first of a list, and how many more it has."""
+    return ", ".join(named) + (f" and {total - len(named):,} more" if total > len(named) else "")
 
 
 def _cut(text: str) -> str:

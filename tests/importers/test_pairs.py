@@ -286,7 +286,7 @@ def test_the_command(tmp_path, capsys):
     source, out = aurora(tmp_path / "in", [("red", "blue", "a")]), tmp_path / "o.parquet"
     words = ["import", "pairs", str(source), "--out", str(out)]
     assert cli.main([*words, "--format", "aurora", "--size", "2x2"]) == 0
-    assert capsys.readouterr().out == f"{out}: 1 transitions, 1 trajectories, 1 labels, 0 malformed\n"
+    assert capsys.readouterr().out == f"{out}: 1 transition, 1 trajectory, 1 label, 0 malformed\n"
     for extra, message in (
         ([], "pairs: give --format aurora, pico-banana, bytemorph"),
         (["--format", "aurorra"], "unknown --format 'aurorra'"),

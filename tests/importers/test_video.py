@@ -226,6 +226,6 @@ def test_the_command(tmp_path, capsys):
     words = ["import", "video", source, "--out", tmp_path / "o.parquet", "--stride", 2, "--scene-cut", 200]
     words += ["--min-change", 1, "--start", 0.2, "--end", 9, "--size", "16x16"]
     assert cli.main([str(word) for word in words]) == 0
-    assert capsys.readouterr().out.endswith(": 2 transitions, 1 trajectories, 0 labels, 0 malformed, 6 frames\n")
+    assert capsys.readouterr().out.endswith(": 2 transitions, 1 trajectory, 0 labels, 0 malformed, 6 frames\n")
     report = check(tmp_path / "o.parquet")
     assert report.images is not None and report.images.sizes == {"16x16": 3} and report.problems == ()
