@@ -273,7 +273,7 @@ def test_the_three_uses_of_label(recording, run_folder, tmp_path, capsys):
         return capsys.readouterr().out
 
     out = tmp_path / "todo.jsonl"
-    assert said(some, "--out", out, "--pick", 4) == f"{out}: 4 picked, 2 kinds, 2 all kinds\n"
+    assert said(some, "--out", out, "--pick", 4) == f"{out}: 4 picked, 2 of 2 kinds of change\n"
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     out.write_text("".join(json.dumps(row | {"action": "up"}) + "\n" for row in rows))
     merged = tmp_path / "merged.jsonl"
