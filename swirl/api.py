@@ -1,8 +1,8 @@
 """The two models in Python.
 
-forward = swirl.load_forward("runs/minigrid")
+forward = swirl.load_forward("runs/demo")
 forward.predict(state, "forward")                         # ["room 8 8 ..."]
-inverse = swirl.load_inverse("runs/minigrid")
+inverse = swirl.load_inverse("runs/demo")
 inverse.infer(state, next_state)                          # [Candidate(action="forward", ...)]
 
 A path is a run folder, a phase of a run, or any `transformers` checkpoint whose tokenizer has a chat template. A run

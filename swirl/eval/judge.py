@@ -4,7 +4,7 @@ Every answer goes to a cache before it counts, so that a rerun, or one after a k
 fails and a reply that cannot be read are missing data: counted, never a zero. Rows are asked in the order of their
 keys, which are hashes, so that those which a cap leaves are a random sample, the same each time.
 
-`swirl eval recording.parquet --forward runs/minigrid --judge http://localhost:8000/v1 --judge-model NAME`
+`swirl eval recording.parquet --forward runs/demo --judge http://localhost:8000/v1 --judge-model NAME`
 """
 
 import logging

@@ -6,7 +6,7 @@ say which rows the run drew. (Replies are limited by the rows at hand: one that 
 be cut elsewhere.) `majority-action` is another there: the most frequent action of the run's training labels, and here
 of the rows that are scored.
 
-`swirl eval recording.parquet --forward runs/minigrid --inverse Qwen/Qwen3-0.6B`
+`swirl eval recording.parquet --forward runs/demo --inverse Qwen/Qwen3-0.6B`
 
 What is measured beyond one step is in `suite`.
 """

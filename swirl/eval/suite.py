@@ -10,7 +10,7 @@
 Where the recording says which world it is of, its list of actions gives `knowledge` counterfactual commands and `trust`
 a posterior over the list.
 
-`swirl eval recording.parquet --forward runs/minigrid --inverse runs/minigrid --suite all`
+`swirl eval recording.parquet --forward runs/demo --inverse runs/demo --suite all`
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Actions for a recording of the user's own: inferred by a model, or filled in by a person and merged back.
 
-    swirl label recording.parquet --inverse runs/minigrid --out labelled.parquet
+    swirl label recording.parquet --inverse runs/demo --out labelled.parquet
     swirl label recording.parquet --pick 200 --out todo.csv               # a person fills in the column `action`
     swirl label recording.parquet --labels todo.csv --out merged.parquet  # and swirl train --data merged.parquet
 
