@@ -273,6 +273,7 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--keep", metavar="DIR", help="where finished runs leave a file each (default: OUT/cells)")
     sub.add_argument("--cache", default=".swirl", help="where recordings of worlds are kept (default: %(default)s)")
     sub.add_argument("--processes", type=int, default=1, metavar="N", help="runs at once (default: %(default)s)")
+    sub.add_argument("--dry-run", action="store_true", help="print the runs, which are kept, and their time, and stop")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = _command(commands, "eval", "Measure checkpoints on a labelled recording.")

@@ -257,6 +257,11 @@ def _compare(a: argparse.Namespace) -> int:
         _varied(a.vary),
     )
     place = Place(out / "runs", Path(a.keep) if a.keep else out / "cells", Path(a.cache))
+    if a.dry_run:
+        from swirl.compare import forecast
+
+        forecast.show(plan, place, a.processes, as_json=a.json)
+        return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that it started end with it
     failed = comparison.run(plan, place, a.processes)
     for line in failed:

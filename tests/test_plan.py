@@ -294,7 +294,7 @@ def test_the_best_of_several_probes_counts(monkeypatch):
     ("seconds", "text"), [(0.2, "0 s"), (59, "59 s"), (90, "1.5 min"), (7200, "2 h"), (3e6, "35 days")]
 )
 def test_times_have_two_digits(seconds, text):
-    assert plan._time(seconds) == text
+    assert plan.time_of(seconds) == text
 
 
 def test_a_list_of_actions_counts_where_it_is_asked_for():

@@ -52,7 +52,8 @@ def show(recipe: Recipe, cache: Path, as_json: bool = False) -> None:
         print(json.dumps(found))
         return
     rows = [
-        [p["phase"], p["kind"], p["steps"], p["rows"], f"{p['tokens']:,}", _time(p["seconds"])] for p in found["phases"]
+        [p["phase"], p["kind"], p["steps"], p["rows"], f"{p['tokens']:,}", time_of(p["seconds"])]
+        for p in found["phases"]
     ]
     progress.table("Phases, validation included", ["phase", "kind", "steps", "rows", "tokens", "time"], rows)
     shape, lengths = found["model"], found["lengths"]
@@ -62,7 +63,7 @@ def show(recipe: Recipe, cache: Path, as_json: bool = False) -> None:
         f"parameters  {shape['parameters']:,}\n"
         f"tokens      {mean} (prompt + completion, {source})\n"
         f"memory      {found['bytes'] / 2**30:.2f} GiB at the peak\n"
-        f"time        {_time(found['seconds'])} at {found['flops'] / 1e9:,.0f} GFLOP/s (measured now)\n"
+        f"time        {time_of(found['seconds'])} at {found['flops'] / 1e9:,.0f} GFLOP/s (measured now)\n"
         "Estimates, without the time to collect: that of recipes/minigrid.toml was right to within a quarter;\n"
         "with other models and machines, time and memory can be off by a factor of two or three."
     )
@@ -235,7 +236,7 @@ def _benchmark(recipe: Recipe, shape: Shape, seconds: float = 0.05) -> Machine:
     return Machine(flops, large.nbytes * rate(torch.ones(1, 4096, device=device, dtype=dtype), large))
 
 
-def _time(seconds: float) -> str:
+def time_of(seconds: float) -> str:
     """Two digits of the largest unit that fits: 42 s, 3.5 min, 12 h, 4.2 days."""
     for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= size:
