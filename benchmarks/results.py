@@ -9,6 +9,7 @@ A run whose file is there is not run again; one that was interrupted goes on.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from swirl.recipe import load_recipe
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results"
 NOT_YET = "Not run yet.\n"
+SHORT = ("method", "CPU s", "next state, net", "exact on changed", "false changes", "action, exact")
+"""Columns of a table where it is shown in short."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Table:
         seeds: Of the table.
         rates: Learning rates that every method tries.
         vary: Keys of the recipe and their values: a comparison at each, see `swirl.compare.comparison.Plan`.
-        pages: Where it is shown; its first part alone on all but the first page.
+        pages: Where it is shown; its first part alone, in short, on all but the first page.
         brief: Whether it is shown at equal CPU seconds alone.
     """
 
@@ -102,6 +105,12 @@ def write(page: Path, mark: str, text: str) -> None:
     page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
+def shortened(rows: list[list[str]]) -> list[list[str]]:
+    """The columns of `SHORT`, without intervals."""
+    kept = [rows[0].index(title) for title in SHORT]
+    return [[re.sub(r" \[.*?\]", "", row[i]) for i in kept] for row in rows]
+
+
 def missing(table: Table, files: Path) -> str:
     """What of a table has not run yet, in a line; "" where nothing is missing.
 
@@ -154,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> int:
         first, *others = table.pages
         write(ROOT / first, name, missing(table, place.files) + tables.text(results, table.brief))
         for page in others:
-            write(ROOT / page, name, tables.markdown(next(iter(tables.tables(results).values()))))
+            write(ROOT / page, name, tables.markdown(shortened(next(iter(tables.tables(results).values())))))
     print("\n".join(failed), end="\n" * bool(failed))
     return int(bool(failed))
 

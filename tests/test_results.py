@@ -163,6 +163,11 @@ def test_what_has_not_run_is_told_beside_what_has(tmp_path):
     assert RESULTS.missing(minigrid, tmp_path) == ""
 
 
+def test_a_short_table_has_few_columns_and_no_intervals():
+    rows = [["method", "seeds", *reversed(RESULTS.SHORT[1:])], ["`swirl`", "5", *["0.9 [0.8, 1.0]"] * 4, "480 (90 %)"]]
+    assert RESULTS.shortened(rows) == [list(RESULTS.SHORT), ["`swirl`", "480 (90 %)", *["0.9"] * 4]]
+
+
 def test_a_table_without_runs_says_so_and_stops_no_other(tmp_path, monkeypatch, capsys):
     for page in {page for table in RESULTS.TABLES.values() for page in table.pages}:
         (tmp_path / page).parent.mkdir(exist_ok=True)
