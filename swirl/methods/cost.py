@@ -117,7 +117,9 @@ class Cost:
     def phase(self, facts: dict[str, Any]) -> dict[str, Any]:
         """The facts of a planned phase with its tokens and seconds, validation included."""
         name, kind, steps = facts["phase"], facts["kind"], facts.get("steps", 0)
-        rows = facts.get("rows", 0) or (self.transitions if kind == "label" else 0)
+        rows = facts.get("rows", 0)
+        if kind == "label":  # all pairs, where none is said or there are fewer
+            rows = min(rows or self.transitions, self.transitions)
         roles: tuple[Role, ...] = ROLES if "-both-" in name else ("inverse",) if "-inverse-" in name else ("forward",)
         share = rows * steps / len(roles)
         if kind == "sft":
