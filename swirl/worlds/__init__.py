@@ -5,6 +5,7 @@ function `missing()` beside it, and name the class in `WORLDS`.
 """
 
 import ast
+import functools
 import inspect
 import json
 import re
@@ -110,11 +111,14 @@ def availability(name: str) -> str | None:
     return import_module(_target(name)[0]).missing()
 
 
+@functools.cache
 def source(name: str) -> bytes:
     """The source of a world: its module, those of this package that it imports, and scripts beside them.
 
     A recording that another source made is not this world's.
     """
+    # Read once, before a comparison's threads ask for it: `ast.parse` may fail in threads, with a SystemError, up to
+    # Python 3.11 (https://github.com/python/cpython/issues/106905).
     folder, waiting, seen = Path(__file__).parent, [_target(name)[0].rpartition(".")[2]], {}
     while waiting:
         stem = waiting.pop()

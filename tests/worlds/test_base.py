@@ -386,6 +386,7 @@ def test_importing_and_asking_imports_no_simulator():
 )
 def test_the_source_of_a_world_is_all_that_it_stands_on(name, files):
     folder, source = Path(worlds.__file__).parent, worlds.source(name)
+    assert worlds.source(name) is source  # read once, see there
     assert {file.name for file in folder.iterdir() if file.is_file() and file.read_bytes() in source} == files
 
 
