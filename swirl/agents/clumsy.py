@@ -6,13 +6,17 @@ the actions of the turn. With random actions alone it is the paper's control of 
 """
 
 import copy
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
 from swirl.agents.arena import Scene
 from swirl.agents.episodes import Terms
+from swirl.agents.evaluation import Cast
 from swirl.agents.replies import Reply, of_turn
+from swirl.agents.scripted import Scripted
 from swirl.types import state_text
 from swirl.worlds import World
 from swirl.worlds.puzzle import Puzzle, TooLargeError
@@ -37,6 +41,16 @@ def say(scene: Scene, said: int, slips: float, terms: Terms, rng: np.random.Gene
         if terminated or truncated:
             break
     return of_turn(actions, scene.state, after, terms.form, terms.part)
+
+
+def cast(tokenizer: Any, slips: float, terms: Terms) -> Cast:
+    """The player for any scenes; see `say`."""
+
+    def player(scenes: Sequence[Scene], seed: int) -> Scripted:
+        rng = np.random.default_rng(seed)
+        return Scripted(scenes, tokenizer, lambda scene, said: say(scene, said, slips, terms, rng))
+
+    return player
 
 
 def _best(world: World, rng: np.random.Generator) -> str:

@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swirl import api, durable, ledger, models, order, tiny, train
-from swirl.agents import cloning, conversation, evaluation, grpo, measures, ppo_trainer, selfplay
-from swirl.agents.arena import Arena, Scene, WorldArena
+from swirl.agents import cloning, clumsy, conversation, evaluation, grpo, measures, ppo_trainer, selfplay, testing
+from swirl.agents.arena import WorldArena
 from swirl.agents.clumsy import say
 from swirl.agents.episodes import Terms
 from swirl.agents.imagined_arena import ImaginedArena
 from swirl.agents.plan import outcome_of, trained_layouts
 from swirl.agents.replies import Form
-from swirl.agents.scripted import Scripted
 from swirl.agents.settings import SELF_PLAY, AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined
 from swirl.errors import InputError
@@ -145,8 +144,16 @@ class Stages:
         return self.policies["rl"]
 
     def test(self) -> Path:
-        """Measures the policy of every stage on the seeds of validation, and the world's solver on the same terms."""
-        return self.run.phase("test", self._test, into="test")
+        """Measures the policy of every stage on the seeds of validation, and a perfect player on the same terms."""
+
+        def work(out: Path) -> None:
+            tokenizer = models.load_tokenizer(next(iter(self.policies.values())), self.recipe.model.trust_remote_code)
+            arenas = {"real": self.arena, **({"imagined": self.imagined} if self.imagined else {})}
+            rows = testing.solved(self.recipe, self.arena, self.terms("plain"), tokenizer, self.seed("solver"))
+            rows += testing.measured(self.recipe, self.policies, arenas, self.terms, self._load)
+            durable.atomic_write(out / "phase.json", json.dumps({"test": rows}, indent=1) + "\n")
+
+        return self.run.phase("test", work, into="test")
 
     def _build(self, out: Path) -> None:
         """A tiny model, with a vocabulary made of what it will read and write."""
@@ -171,7 +178,7 @@ class Stages:
         rows = []
         for arena, terms in self._lessons():
             scenes = [arena.scenes(seed, 1)[0] for seed in islice(arena.training(), base.episodes)]
-            player = partial(_clumsy, tokenizer, base.slips, terms)
+            player = clumsy.cast(tokenizer, base.slips, terms)
             episodes = evaluation.play_all(player, tokenizer, arena, scenes, terms, self.seed("base"), "base")
             replies = selfplay.dealt_out(episodes, np.random.default_rng(self.seed("base")))
             for episode, new in zip(episodes, replies, strict=True):
@@ -186,7 +193,7 @@ class Stages:
         scenes = [scene for seed in seeds for scene in self.arena.scenes(seed, settings.size)]
         player = evaluation.policy(model, tokenizer, terms, settings.temperature)
         if settings.actions == "random":
-            player = partial(_clumsy, tokenizer, 1.0, terms)
+            player = clumsy.cast(tokenizer, 1.0, terms)
         seed = self.seed("self-play")
         episodes = evaluation.play_all(player, tokenizer, self.arena, scenes, terms, seed, "self-play")
         believed = settings.states == "believed"
@@ -254,46 +261,3 @@ class Stages:
     def _load(self, policy: Path) -> tuple[Any, Any]:
         spec = self.recipe.model
         return models.load(policy, self.device, spec.dtype, spec.trust_remote_code)
-
-    def _test(self, out: Path) -> None:
-        rows = []
-
-        def add(policy: str, form: Form, where: str, found: Sequence[dict[str, Any]]) -> None:
-            rows.extend({"policy": policy, "form": form, "arena": where, "seed": self.recipe.seed} | r for r in found)
-
-        if "solver" in self.arena.world().behaviours:
-            add("solver", "plain", "real", self._solve(models.load_tokenizer(next(iter(self.policies.values())))))
-        settings = self.recipe.evaluation
-        for name, path in self.policies.items():
-            model, tokenizer = self._load(path)
-            samples = settings.last_samples if name == list(self.policies)[-1] else settings.samples
-            for form in self._forms(name):
-                for where, arena in (("real", self.arena), ("imagined", self.imagined)):
-                    if arena:
-                        add(name, form, where, self._measure(model, tokenizer, arena, self.terms(form), samples))
-        durable.atomic_write(out / "phase.json", json.dumps({"test": rows}, indent=1) + "\n")
-
-    def _solve(self, tokenizer: Any) -> list[dict[str, Any]]:
-        """What the world's own solver does on the terms of an agent: how far a policy can hope to come."""
-        terms, scenes = self.terms("plain"), [self.arena.scenes(seed, 1)[0] for seed in self.arena.tested()]
-        player = partial(_clumsy, tokenizer, 0.0, terms)
-        episodes = evaluation.play_all(player, tokenizer, self.arena, scenes, terms, self.seed("solver"), "solver")
-        return [row for row in measures.measure(episodes, [1], terms.part) if row["metric"] in ("pass_at_1", "steps")]
-
-    def _measure(self, model: Any, tokenizer: Any, arena: Arena, terms: Terms, samples: int) -> list[dict[str, Any]]:
-        found = evaluation.tested(model, tokenizer, arena, terms, samples)
-        greedy = evaluation.tested(model, tokenizer, arena, terms, 1, 0.0)
-        [first] = [row for row in greedy if row["metric"] == "pass_at_1"]
-        return [*found, {**first, "metric": "greedy_pass_at_1"}]
-
-    def _forms(self, name: str) -> tuple[Form, ...]:
-        """The forms of reply that a stage's policy is measured in: its own, and of a start what follows."""
-        forms: dict[Form, None] = {self.recipe.rl.form: None}
-        if name != "rl" and self.recipe.method == "spa":
-            forms["states"] = None
-        return tuple(forms)
-
-
-def _clumsy(tokenizer: Any, slips: float, terms: Terms, scenes: Sequence[Scene], seed: int) -> Scripted:
-    rng = np.random.default_rng(seed)
-    return Scripted(scenes, tokenizer, lambda scene, said: say(scene, said, slips, terms, rng))

@@ -1,15 +1,11 @@
 """The clumsy player: what it says is what it does."""
 
-from functools import partial
-
-import numpy as np
 import pytest
 
 from swirl import models, tiny
 from swirl.agents.arena import WorldArena
-from swirl.agents.clumsy import say
+from swirl.agents.clumsy import cast
 from swirl.agents.episodes import Terms, play
-from swirl.agents.scripted import Scripted
 from swirl.config import Model
 
 ROOMS = WorldArena("sokoban", validation=24)
@@ -24,12 +20,7 @@ def tokenizer(tmp_path_factory):
 
 def played(tokenizer, slips, terms):
     scenes = [ROOMS.scenes(seed, 1)[0] for seed in ROOMS.tested()]
-    player = Scripted(scenes, tokenizer, partial(_say, slips, terms, np.random.default_rng(0)))
-    return play(player, tokenizer, ROOMS, scenes, terms)
-
-
-def _say(slips, terms, rng, scene, said):
-    return say(scene, said, slips, terms, rng)
+    return play(cast(tokenizer, slips, terms)(scenes, 0), tokenizer, ROOMS, scenes, terms)
 
 
 def test_every_action_that_it_says_is_taken_and_ends_where_it_says(tokenizer):
