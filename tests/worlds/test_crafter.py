@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_refused():
 
 def test_a_missing_simulator_gives_its_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "crafter", None)
-    with pytest.raises(MissingPartError, match="swirl-wm"):
+    with pytest.raises(MissingPartError, match=r"pip install '\.\[crafter\]'"):
         worlds.make("crafter")
     monkeypatch.setattr("swirl.worlds.crafter.find_spec", lambda name: None)
     assert worlds.availability("crafter") == INSTALL
