@@ -184,13 +184,13 @@ def _check(a: argparse.Namespace) -> int:
 
 
 def _look(a: argparse.Namespace) -> None:
-    from swirl.data import showing
+    from swirl.data import looking
 
-    rows = showing.look(a.path, a.rows, a.changed)
+    rows = looking.look(a.path, a.rows, a.changed)
     if a.json:
         print(json.dumps(rows))
     else:
-        showing.show(rows)
+        looking.show(rows)
 
 
 def _train(a: argparse.Namespace) -> int:

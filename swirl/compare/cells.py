@@ -90,7 +90,7 @@ def _tasks(cells: Sequence[Cell], place: Place, running: "_Processes") -> dict[s
     tasks: dict[str, _Task] = {}
     collecting: dict[Path, str] = {}
     for cell in cells:
-        base = _base(cell)
+        base = base_of(cell)
         if base.name not in tasks:
             path = recording_path(base.recipe, place.cache)
             # A recording is collected by the first that wants it; the others find it there.
@@ -137,7 +137,7 @@ def _tell_of_no_change(folder: Path) -> None:
         )
 
 
-def _base(cell: Cell) -> Cell:
+def base_of(cell: Cell) -> Cell:
     """The warm-up run that it begins from."""
     recipe = shared_part(cell.recipe)
     key = blake2b(recipe.toml().encode(), digest_size=4).hexdigest()

@@ -80,17 +80,19 @@ def run(plan: Plan, place: Place, processes: int) -> list[str]:
     Raises:
         InputError: The plan cannot be run, or a kept file is of another recipe.
     """
-    _check(plan)
-    failed = running.run(list(_tuning(plan).values()), place, processes)
-    rates = _rates(plan, _tried(plan, place))
+    check(plan)
+    failed = running.run(list(tuning_cells(plan).values()), place, processes)
+    rates = chosen_rates(plan, tried_rates(plan, place))
     failed += [f"{name} is left out, for not all of its learning rates were tried" for name in _untried(plan, rates)]
-    cells = {cell.name: cell for cell, _ in _cells(plan, rates)}
+    cells = {cell.name: cell for cell, _ in table_cells(plan, rates)}
     return failed + running.run(list(cells.values()), place, processes)
 
 
 def missing(plan: Plan, files: Path) -> list[tuple[Cell, str]]:
     """The table's runs that have left no file, each with the values of what varies."""
-    return [(cell, at) for cell, at in _cells(replace(plan, rates=()), {}) if not kept.path_of(files, cell).is_file()]
+    return [
+        (cell, at) for cell, at in table_cells(replace(plan, rates=()), {}) if not kept.path_of(files, cell).is_file()
+    ]
 
 
 def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
@@ -102,9 +104,9 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
     Raises:
         InputError: Nothing is kept that could be compared, or a kept file cannot be read.
     """
-    tried = _tried(plan, place)
-    rates = _rates(plan, tried)
-    files, rows, rewards = _kept(_cells(plan, rates), place), [], []
+    tried = tried_rates(plan, place)
+    rates = chosen_rates(plan, tried)
+    files, rows, rewards = _kept(table_cells(plan, rates), place), [], []
     for at, found in files.items():
         if plan.reference() in found:
             rows += [{**row, "at": at} for row in summary.summarise(found, plan.reference())]
@@ -134,7 +136,12 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
     return results
 
 
-def _check(plan: Plan) -> None:
+def check(plan: Plan) -> None:
+    """Refuse a comparison that cannot be run.
+
+    Raises:
+        InputError: It cannot; the message says why.
+    """
     if not (plan.methods or own(plan.recipe)):
         raise InputError("--methods names none, and the recipe has none after its warm-up; name some")
     if plan.reference() in (*UNTUNED, *UNLIMITED):
@@ -169,12 +176,12 @@ def _check(plan: Plan) -> None:
         raise InputError(
             "--vary swirl.rounds: the published settings have rounds of their own; compare swirl-iterative"
         )
-    for cell, _ in _cells(replace(plan, rates=()), {}):
+    for cell, _ in table_cells(replace(plan, rates=()), {}):
         if cell.recipe.warmup.steps == 0:
             raise InputError("warmup.steps = 0: methods are compared from a warm-up; give it some steps")
 
 
-def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
+def tuning_cells(plan: Plan) -> dict[tuple[str, float], Cell]:
     """The runs on the tuning seed, by method and learning rate.
 
     A file is split as for the table: split anew, what decides there could be the table's test rows.
@@ -189,17 +196,17 @@ def _tuning(plan: Plan) -> dict[tuple[str, float], Cell]:
     }
 
 
-def _rates(plan: Plan, tried: Tried) -> dict[str, float]:
+def chosen_rates(plan: Plan, tried: Tried) -> dict[str, float]:
     """The learning rate of each method that is best on the tuning seed, where all have been tried."""
     whole = {name: by_rate for name, by_rate in tried.items() if len(by_rate) == len(plan.rates)}
     best = {name: max(by_rate, key=by_rate.__getitem__) for name, by_rate in whole.items()}
     return {name: best[of] for name in plan.names() if (of := TUNED_AS.get(name, name)) in best}
 
 
-def _tried(plan: Plan, place: Place) -> Tried:
+def tried_rates(plan: Plan, place: Place) -> Tried:
     """What each learning rate scored on the tuning seed, by method."""
     score: Tried = {}
-    for (name, rate), cell in _tuning(plan).items():
+    for (name, rate), cell in tuning_cells(plan).items():
         if found := kept.find(place.files, cell):
             score.setdefault(name, {})[rate] = _tuned(found)
     return score
@@ -223,7 +230,7 @@ def _tuned(cell: dict[str, Any]) -> tuple[float, float]:
     return sum(last(role, metric) for role, metric in reading.SCORE.items()), last("forward", "changed_facts_f1")
 
 
-def _cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
+def table_cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
     """The table's runs, each with the values of what varies; seed by seed, so that what is done can be read.
 
     A run is named by those that it reads: where they change nothing for a method, its run is that of the comparison in

@@ -38,10 +38,10 @@ def forecast(plan: Plan, place: Place) -> dict[str, Any]:
     Raises:
         InputError: The comparison would be refused.
     """
-    comparison._check(plan)
-    rates = comparison._rates(plan, comparison._tried(plan, place))
-    wanted = [(cell, "") for cell in comparison._tuning(plan).values()]
-    wanted += comparison._cells(replace(plan, rates=()), rates)
+    comparison.check(plan)
+    rates = comparison.chosen_rates(plan, comparison.tried_rates(plan, place))
+    wanted = [(cell, "") for cell in comparison.tuning_cells(plan).values()]
+    wanted += comparison.table_cells(replace(plan, rates=()), rates)
     phases: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
     def seconds(cell: Cell, at: str, without: set[str]) -> float:
@@ -54,7 +54,7 @@ def forecast(plan: Plan, place: Place) -> dict[str, Any]:
         if kept.path_of(place.files, cell).is_file():
             runs[cell.name] = {"run": cell.name, "kept": True, "seconds": 0.0}
             continue
-        base = replace(running._base(cell), method=f"before {cell.method}")
+        base = replace(running.base_of(cell), method=f"before {cell.method}")
         own = seconds(base, at, set())
         if base.name not in runs:
             runs[base.name] = {"run": base.name, "kept": False, "seconds": own}

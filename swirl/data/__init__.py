@@ -24,8 +24,8 @@ for line in check("run/data").lines():
 | `pieces.py` | a recording under way, which a kill does not lose |
 | `splitting.py` | layouts to parts, the label budget, the four files of a run |
 | `checking.py` | what is in a recording or a split, and whether the split leaks |
-| `looking.py` | whether the images in states can be opened |
-| `showing.py` | rows of a recording for a person to read |
+| `image_check.py` | whether the images in states can be opened |
+| `looking.py` | rows of a recording for a person to read |
 | `report.py` | what `checking.py` found, as data and as lines |
 """
 

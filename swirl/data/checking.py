@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from swirl import changes
 from swirl.config import Data
 from swirl.data.files import read, read_part
-from swirl.data.looking import look
+from swirl.data.image_check import check_images
 from swirl.data.report import Lengths, Overlap, Report
 from swirl.data.splitting import PARTS, layouts, parted
 from swirl.data.table import codes, is_partial, pairs, pc, trajectory_order
@@ -57,7 +57,7 @@ def check(path: str | Path, tokenizer: Callable[[str], int] | None = None, conte
     tokens, too_long = _token_lengths(table, written, tokenizer, context)
     names = [f"{name}:{row}" for name, rows in tables.items() for row in range(1, rows.num_rows + 1)]
     problems, notes = ([], []) if path.is_dir() else _by_training(table, state, next_state)
-    images, broken = look(table, names)
+    images, broken = check_images(table, names)
     if images is not None and len(images.sizes) > 1:
         notes.append(f"images of {len(images.sizes):,} sizes; to make them one, import with --size WxH")
     return Report(

@@ -1,56 +1,82 @@
-"""The images in the states of a recording: whether each can be opened, and its size.
+"""A recording for a person to read: each state with the lines that the step removes and adds.
 
-Each is opened once, one at a time; which have been seen is remembered as 8 bytes.
+`swirl look recording.parquet --rows 3 --changed`
 """
 
-from collections import Counter
-from hashlib import blake2b
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from swirl import progress
+from swirl import images
+from swirl.data.files import read_part
 from swirl.data.parts import pc
-from swirl.data.report import Images
 from swirl.errors import InputError
-from swirl.images import open_image
-from swirl.types import IMAGE, state_images
+from swirl.types import state_parts
 
-FEW = 5  # images named that cannot be used
+AROUND = 6
+"""Lines that are shown of the beginning and the end of what stays between two changes; the others are counted."""
+STYLES = {"-": "red", "+": "green", " ": ""}
 
 
-def look(table: pa.Table, names: list[str]) -> tuple[Images | None, list[str]]:
-    """What images the states show, and what is wrong with some.
+def look(path: str | Path, count: int, changed: bool = False) -> list[dict[str, Any]]:
+    """The first rows of a recording, each with its number in the file from 1.
 
     Args:
-        table: A recording, as `read` gives it.
-        names: What to call each row.
+        path: A recording, or a part of a split.
+        count: How many.
+        changed: Only those whose next state is another state.
 
-    Returns:
-        What they are, or `None` where there is none; and problems, of which the first are named by their row.
+    Raises:
+        InputError: The file is not a recording, has no such row, or `count` is not positive.
     """
-    shows = [pc.match_substring(table[name], IMAGE).to_numpy() for name in ("state", "next_state")]
-    rows = np.flatnonzero(shows[0] | shows[1])
-    if not len(rows):
-        return None, []
-    seen: set[bytes] = set()
-    shown, broken, sizes, problems = 0, 0, Counter[str](), []
-    with progress.bar("images of rows", len(rows)) as bar:
-        for row in rows.tolist():
-            for where in (x for name in ("state", "next_state") for x in state_images(table[name][row].as_py())):
-                shown += 1
-                key = blake2b(where.encode(), digest_size=8).digest()
-                if key in seen:
-                    continue
-                seen.add(key)
-                try:
-                    image = open_image(where)
-                    sizes[f"{image.width}x{image.height}"] += 1
-                except InputError as error:
-                    broken += 1
-                    step = f"trajectory {table['trajectory'][row].as_py()!r} step {table['step'][row].as_py()}"
-                    problems += [f"{names[row]}, {step}: {error}"] if broken <= FEW else []
-            bar.advance()
-    if broken > FEW:
-        problems.append(f"{broken - FEW:,} more images cannot be used")
-    return Images(shown, len(seen), dict(sizes.most_common())) if shown else None, problems
+    if count < 1:
+        raise InputError(f"--rows {count}, expected at least 1")
+    table = read_part(path)
+    numbers = range(table.num_rows)
+    if changed:
+        different = pc.not_equal(table["state"], table["next_state"])
+        numbers = [number for number in numbers if different[number].as_py()]
+    if not numbers:
+        raise InputError(f"{path}: no row" + " whose state changes" * changed)
+    names = ("trajectory", "step", "state", "action", "next_state")
+    return [{"row": number + 1, **{name: table[name][number].as_py() for name in names}} for number in numbers[:count]]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print rows, coloured on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for row in rows:
+        action = "no action" if row["action"] is None else f"action: {row['action']}"
+        title = f"row {row['row']}, trajectory {row['trajectory']}, step {row['step']}, {action}"
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        for mark, line in change(in_words(row["state"]), in_words(row["next_state"])):
+            console.print(Text(f"{mark} {line}", style=STYLES[mark]), soft_wrap=True)
+        console.print()
+
+
+def change(state: str, next_state: str) -> Iterator[tuple[str, str]]:
+    """The lines of both states with what becomes of each: "-" it goes, "+" it comes, " " it stays."""
+    old, new = state.split("\n"), next_state.split("\n")
+    for tag, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag != "equal":
+            yield from (("-", line) for line in old[i:j])
+            yield from (("+", line) for line in new[k:m])
+            continue
+        after = AROUND if j < len(old) else 0
+        left_out = j - i - AROUND - after
+        if left_out <= 1:
+            yield from ((" ", line) for line in old[i:j])
+            continue
+        yield from ((" ", line) for line in old[i : i + AROUND])
+        yield " ", f"… {left_out:,} lines"
+        yield from ((" ", line) for line in old[j - after : j])
+
+
+def in_words(state: str) -> str:
+    """A state's text, with the place of an image where it shows one."""
+    parts = state_parts(state)
+    return "\n".join(f"[image {images.short(p['image'])}]" if p["type"] == "image" else p["text"] for p in parts)

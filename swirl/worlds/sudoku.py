@@ -14,7 +14,7 @@ that was filled can be written over. The episode ends with a reward of 1 when th
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import isqrt
 from typing import NamedTuple
 
@@ -89,15 +89,15 @@ class Sudoku(Puzzle):
 
     def legal(self) -> tuple[str, ...]:
         """Every number in every cell that is not given."""
-        free = [cell for cell in self._cells if cell not in self._given]
-        return tuple(f"{row},{column},{value}" for row, column in free for value in range(1, self.size + 1))
+        return self._writes(self._given)
 
     def actions(self, state: State) -> tuple[str, ...] | None:
         """The same of the puzzle that a state is of; None where it does not say what is given."""
         read = _read(state_text(state))
-        if read is None or not self.coordinates:
-            return None
-        free = [cell for cell in self._cells if cell not in read.given]
+        return self._writes(read.given) if read and self.coordinates else None
+
+    def _writes(self, given: Collection[Cell]) -> tuple[str, ...]:
+        free = [cell for cell in self._cells if cell not in given]
         return tuple(f"{row},{column},{value}" for row, column in free for value in range(1, self.size + 1))
 
     def describe(self) -> str:

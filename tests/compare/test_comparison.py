@@ -31,7 +31,7 @@ def test_the_learning_rate_is_that_which_ends_best(tmp_path, right, changed, inv
     rates = (1e-4, 1e-3, 1e-2)
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
     plan = comparison.Plan(recipe, ["swirl", "oracle", "swirl-select", "warmup"], [0], rates)
-    for (method, rate), asked in comparison._tuning(plan).items():
+    for (method, rate), asked in comparison.tuning_cells(plan).items():
         if method == "swirl":
             i = rates.index(rate)
             validation = {"exact_match_changed": right[i], "false_change_rate": changed[i]}
@@ -41,16 +41,16 @@ def test_the_learning_rate_is_that_which_ends_best(tmp_path, right, changed, inv
             sums = [[1, 1], [2, 2], [0, 1]][i]
             kept |= {"drawn": drawn, "points": [*kept["points"], point("b1-forward-sft", "forward", 40, sums)]}
             (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
-    assert {method for method, _ in comparison._tuning(plan)} == {"swirl", "oracle", "verified"}
-    assert comparison._rates(plan, comparison._tried(plan, Place(tmp_path, tmp_path, tmp_path))) == dict.fromkeys(
-        ("swirl", "swirl-select"), 1e-3 if drawn else chosen
-    )
+    assert {method for method, _ in comparison.tuning_cells(plan)} == {"swirl", "oracle", "verified"}
+    assert comparison.chosen_rates(
+        plan, comparison.tried_rates(plan, Place(tmp_path, tmp_path, tmp_path))
+    ) == dict.fromkeys(("swirl", "swirl-select"), 1e-3 if drawn else chosen)
 
 
 def test_a_value_that_changes_nothing_for_a_method_asks_for_no_other_run():
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
     plan = comparison.Plan(recipe, ["warmup"], [0], vary={"verified.pairs": [4000, 500]})
-    names = [(cell.name, at) for cell, at in comparison._cells(plan, {})]
+    names = [(cell.name, at) for cell, at in comparison.table_cells(plan, {})]
     assert names == [
         ("warmup-seed0", "4000"),
         ("verified-seed0", "4000"),
@@ -62,7 +62,7 @@ def test_a_value_that_changes_nothing_for_a_method_asks_for_no_other_run():
 def test_keys_vary_together():
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
     vary = {"data.validation_labels": [50, 100, 100], "data.labels": [100, 400, 800], "verified.pairs": [9, 9, 8]}
-    cells = comparison._cells(comparison.Plan(recipe, ["swirl"], [0], vary=vary), {})
+    cells = comparison.table_cells(comparison.Plan(recipe, ["swirl"], [0], vary=vary), {})
     assert [(cell.name, at) for cell, at in cells] == [
         ("swirl-data.labels=100-data.validation_labels=50-seed0", "50, 100, 9"),
         ("verified-data.labels=100-data.validation_labels=50-verified.pairs=9-seed0", "50, 100, 9"),
@@ -79,7 +79,7 @@ def test_a_file_is_split_alike_for_tuning_and_a_world_draws_anew():
     """Split anew, what decides on a learning rate could be the table's test rows."""
     for data, seed in ((Data(path="recording.parquet"), 0), (Data(world="minigrid"), 1000)):
         recipe = Recipe(methods=("warmup", "verified"), data=data)
-        [cell, *_] = comparison._tuning(comparison.Plan(recipe, ["bootstrap"], [0], [1e-3])).values()
+        [cell, *_] = comparison.tuning_cells(comparison.Plan(recipe, ["bootstrap"], [0], [1e-3])).values()
         assert (cell.recipe.seed, cell.recipe.data.seed) == (1000, seed)
 
 
@@ -132,7 +132,7 @@ def carried_out(monkeypatch, tmp_path, broken=(), processes=1):
     monkeypatch.setattr(cells.kept, "keep", lambda *_: None)
     monkeypatch.setattr(cells.kept, "find", lambda *_: None)
     plan = comparison.Plan(Recipe(methods=("warmup", "verified")), ["bootstrap"], [0, 1])
-    asked = [cell for cell, _ in comparison._cells(plan, {})]
+    asked = [cell for cell, _ in comparison.table_cells(plan, {})]
     return begun, cells.run(asked, Place(tmp_path, tmp_path, tmp_path), processes)
 
 
@@ -165,7 +165,7 @@ def test_without_its_warm_up_a_seed_is_left_out_and_the_next_goes_on(monkeypatch
 
 def test_what_was_tested_on_other_rows_stands_in_no_table(tmp_path):
     plan = comparison.Plan(Recipe(methods=("warmup", "verified")), ["bootstrap"], [0])
-    for asked, _ in comparison._cells(plan, {}):
+    for asked, _ in comparison.table_cells(plan, {}):
         kept = {**_finished(asked), "tested_on": asked.method}
         (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
     with pytest.raises(InputError, match="verified-seed0 and bootstrap-seed0 were tested on different rows; remove"):

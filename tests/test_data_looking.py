@@ -3,7 +3,7 @@ import json
 import pytest
 
 from swirl import cli
-from swirl.data import showing
+from swirl.data import looking
 from swirl.errors import InputError
 from swirl.types import IMAGE
 
@@ -31,26 +31,26 @@ def test_a_step_is_shown_as_the_lines_that_go_and_come(recording, capsys):
 
 
 def test_rows_that_change_nothing_can_be_passed_over(recording):
-    assert [row["row"] for row in showing.look(recording, 1, changed=True)] == [2]
-    assert [row["row"] for row in showing.look(recording, 9, changed=True)] == [2, 3]
+    assert [row["row"] for row in looking.look(recording, 1, changed=True)] == [2]
+    assert [row["row"] for row in looking.look(recording, 9, changed=True)] == [2, 3]
 
 
 def test_long_stretches_that_stay_are_counted():
     lines = [f"line {i}" for i in range(30)]
-    shown = list(showing.change("\n".join(lines), "\n".join([*lines[:20], "new", *lines[21:]])))
+    shown = list(looking.change("\n".join(lines), "\n".join([*lines[:20], "new", *lines[21:]])))
     assert shown[:7] == [*((" ", f"line {i}") for i in range(6)), (" ", "… 8 lines")]
     assert shown[7:15] == [*((" ", f"line {i}") for i in range(14, 20)), ("-", "line 20"), ("+", "new")]
     assert shown[15:] == [*((" ", f"line {i}") for i in range(21, 27)), (" ", "… 3 lines")]
 
 
 def test_an_image_is_named_by_its_place():
-    assert showing.in_words(f"a\n{IMAGE}frames/1.png") == "a\n[image frames/1.png]"
+    assert looking.in_words(f"a\n{IMAGE}frames/1.png") == "a\n[image frames/1.png]"
 
 
 def test_what_cannot_be_shown_is_refused(recording, tmp_path):
     with pytest.raises(InputError, match="--rows 0, expected at least 1"):
-        showing.look(recording, 0)
+        looking.look(recording, 0)
     same = tmp_path / "same.jsonl"
     same.write_text(json.dumps(ROWS[0]) + "\n")
     with pytest.raises(InputError, match="no row whose state changes"):
-        showing.look(same, 5, changed=True)
+        looking.look(same, 5, changed=True)
