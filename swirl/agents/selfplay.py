@@ -5,7 +5,8 @@
 
 where s_{t+1} is the state after all actions of the turn, so that learning from it is learning how the world moves.
 Earlier turns of a conversation are put right as well. No episode is left out for having failed; a turn whose reply
-cannot be read is not learned from, but stays in the conversation.
+cannot be read is not learned from, but stays in the conversation. `self_play.rehearse`, this project's own, adds as
+many episodes in the plain form, whose replies are learned as they are: a tiny model forgets what it is not tuned in.
 
 Source: Internalizing World Models via Self-Play Finetuning for Agentic RL, arXiv 2510.15047, section 3.2. A departure:
 where turns are read in their episode, a row is a whole episode with the loss on its replies, not one row per turn; the
@@ -20,7 +21,7 @@ import numpy as np
 
 from swirl.agents import conversation
 from swirl.agents.episodes import Episode
-from swirl.agents.replies import Context, Part, Reply, told, with_states
+from swirl.agents.replies import Context, Form, Part, Reply, told, with_states
 from swirl.types import Encoded
 
 Row = tuple[Encoded, list[float]]
@@ -31,14 +32,14 @@ def put_right(episode: Episode, part: Part) -> list[Reply | None]:
     """The replies of an episode with the states that were; `None` where one cannot be read or tells no states."""
     return [
         with_states(reply, told(turn.state, part), told(turn.after, part)) if reply else None
-        for reply, turn in zip(as_written(episode), episode.turns, strict=True)
+        for reply, turn in zip(as_written(episode, "states"), episode.turns, strict=True)
     ]
 
 
-def as_written(episode: Episode) -> list[Reply | None]:
-    """The replies of an episode with the states that the agent believed in."""
+def as_written(episode: Episode, form: Form) -> list[Reply | None]:
+    """The replies of an episode in a form as they are; `None` where one cannot be read or is of another form."""
     read = [turn.read for turn in episode.turns]
-    return [reply if reply and reply.prediction is not None else None for reply in read]
+    return [reply if reply and (reply.prediction is not None) == (form == "states") else None for reply in read]
 
 
 def dealt_out(episodes: Sequence[Episode], rng: np.random.Generator) -> list[list[Reply | None]]:

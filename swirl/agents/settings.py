@@ -87,6 +87,8 @@ class SelfPlay:
     """Who chooses the actions; the thoughts say them too."""
     states: Literal["true", "believed"] = "true"
     """Whether the two states of a reply are put right."""
+    rehearse: bool = False
+    """Whether as many episodes in the plain form are learned beside, as they are, so that it is not forgotten."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -18,7 +18,7 @@ from swirl import api, durable, ledger, models, order, tiny, train
 from swirl.agents import cloning, clumsy, conversation, evaluation, grpo, measures, ppo_trainer, selfplay, testing
 from swirl.agents.arena import WorldArena
 from swirl.agents.clumsy import say
-from swirl.agents.episodes import Terms
+from swirl.agents.episodes import Episode, Terms
 from swirl.agents.imagined_arena import ImaginedArena
 from swirl.agents.plan import outcome_of, trained_layouts
 from swirl.agents.replies import Form
@@ -187,25 +187,30 @@ class Stages:
         self._write([list(map(selfplay.evened, of_episode)) for of_episode in rows], out, {"episodes": len(rows)})
 
     def _self_play(self, policy: Path, out: Path) -> None:
-        settings, terms = self.recipe.self_play, self.terms("states")
-        model, tokenizer = self._load(policy)
-        seeds = islice(self.arena.training(SELF_PLAY), settings.groups)
-        scenes = [scene for seed in seeds for scene in self.arena.scenes(seed, settings.size)]
-        player = evaluation.policy(model, tokenizer, terms, settings.temperature)
-        if settings.actions == "random":
-            player = clumsy.cast(tokenizer, 1.0, terms)
-        seed = self.seed("self-play")
-        episodes = evaluation.play_all(player, tokenizer, self.arena, scenes, terms, seed, "self-play")
+        settings, play_ = self.recipe.self_play, self.recipe.play
+        loaded, seeds = self._load(policy), self.arena.training(SELF_PLAY)
+        told = self._played(loaded, seeds, "states")
+        plain = self._played(loaded, seeds, "plain") if settings.rehearse else []
         believed = settings.states == "believed"
-        replies = [selfplay.as_written(e) if believed else selfplay.put_right(e, terms.part) for e in episodes]
+        replies = [selfplay.as_written(e, "states") if believed else selfplay.put_right(e, play_.part) for e in told]
+        replies += [selfplay.as_written(episode, "plain") for episode in plain]
         rows = [
-            selfplay.rows(tokenizer, episode, new, self.recipe.tune.masked, terms.context)
-            for episode, new in zip(episodes, replies, strict=True)
+            selfplay.rows(loaded[1], episode, new, self.recipe.tune.masked, play_.context)
+            for episode, new in zip([*told, *plain], replies, strict=True)
         ]
-        facts = {row["metric"]: row["value"] for row in measures.measure(episodes, [1], terms.part)}
-        # All of them, where the metric is the mean of an episode.
-        facts |= {"episodes": len(episodes), "steps": sum(episode.steps for episode in episodes)}
+        facts = {row["metric"]: row["value"] for row in measures.measure(told, [1], play_.part)}
+        # All of them, where the metric is the mean of an episode; those of the plain form were played too.
+        facts |= {"episodes": len(rows), "steps": sum(episode.steps for episode in [*told, *plain])}
         self._write(rows, out, facts)
+
+    def _played(self, loaded: tuple[Any, Any], seeds: Iterator[int], form: Form) -> list[Episode]:
+        """The next groups of self-play, in one form of reply."""
+        settings, terms = self.recipe.self_play, self.terms(form)
+        scenes = [scene for seed in islice(seeds, settings.groups) for scene in self.arena.scenes(seed, settings.size)]
+        player = evaluation.policy(*loaded, terms, settings.temperature)
+        if settings.actions == "random":
+            player = clumsy.cast(loaded[1], 1.0, terms)
+        return evaluation.play_all(player, loaded[1], self.arena, scenes, terms, self.seed("self-play"), "self-play")
 
     def _demonstrations(self, policy: Path, out: Path) -> None:
         settings, terms = self.recipe.clone, self.terms(self.recipe.rl.form)

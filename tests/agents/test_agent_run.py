@@ -1,11 +1,13 @@
 """Whole runs of an agent: what is learned, what is kept, and what a kill leaves."""
 
 import json
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
 from whole_runs import differing
 
+from swirl import models
 from swirl.agents import session, settings
 from swirl.cli import main
 from swirl.errors import InputError
@@ -55,6 +57,26 @@ def test_the_log_and_the_table_say_what_was_done(context, recipe_file, small, tm
     assert (tmp_path / "run" / "layouts.txt").read_text().splitlines() == [str(seed) for seed in range(8)]
     again = session.run_recipe(settings.load(recipe_file, small | short), tmp_path / "run")
     assert again == results
+
+
+def test_plain_replies_are_rehearsed_beside_those_that_tell_states(recipe_file, small, tmp_path):
+    short = {"rl.iterations": "1", "method": "spa", "play.context": "turn"}
+    for given in ("false", "true"):
+        run = tmp_path / given
+        results = session.run_recipe(settings.load(recipe_file, small | short | {"self_play.rehearse": given}), run)
+        phase = next(run.glob("phases/*-self-play"))
+        tokenizer = models.load_tokenizer(phase.parent / "01-start")
+        rows = pq.read_table(phase / "rows.parquet").to_pylist()
+        forms = Counter("states" in tokenizer.decode(row["prompt"]) for row in rows)
+        assert all(
+            ("<observation>" in tokenizer.decode(row["completion"])) == ("states" in tokenizer.decode(row["prompt"]))
+            for row in rows
+        )
+        played = results["self_play"]["episodes"]
+        assert played == (32 if given == "true" else 16)
+        assert forms[True] > 0
+        assert (forms[False] > 0) == (given == "true")
+        assert results["steps"]["self-play"] > played / 2
 
 
 LAKE = {

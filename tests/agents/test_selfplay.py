@@ -53,9 +53,16 @@ def test_turns_that_are_read_alone_are_rows_and_what_cannot_be_read_is_none(toke
 
 
 def test_states_that_are_believed_stay_and_those_that_are_masked_are_not_learned(tokenizer, episode):
-    [row, _] = selfplay.rows(tokenizer, episode, selfplay.as_written(episode), masked=True, context="turn")
+    [row, _] = selfplay.rows(tokenizer, episode, selfplay.as_written(episode, "states"), masked=True, context="turn")
     assert learned(tokenizer, row) == "go</think><answer>Up</answer><|end|>"
     assert "<observation>at 9</observation>" in tokenizer.decode(row[0][1])
+
+
+def test_replies_stay_as_they_are_in_the_form_that_was_asked_for_alone(episode):
+    plain = "<think>go</think><answer>Up</answer>"
+    episode.turns.append(Turn("at 3", [1], [2], plain, parse(plain), True, ["Up"], ["at 4"]))
+    assert selfplay.as_written(episode, "plain") == [None, None, None, parse(plain)]
+    assert selfplay.as_written(episode, "states") == [parse(TELLS), None, parse(TELLS), None]
 
 
 def test_states_that_are_dealt_out_are_those_that_others_told():
