@@ -188,14 +188,15 @@ class Stages:
 
     def _self_play(self, policy: Path, out: Path) -> None:
         settings, play_ = self.recipe.self_play, self.recipe.play
-        loaded, seeds = self._load(policy), self.arena.training(SELF_PLAY)
-        told = self._played(loaded, seeds, "states")
-        plain = self._played(loaded, seeds, "plain") if settings.rehearse else []
+        model, tokenizer = self._load(policy)
+        seeds = self.arena.training(SELF_PLAY)
+        told = self._played(model, tokenizer, seeds, "states")
+        plain = self._played(model, tokenizer, seeds, "plain") if settings.rehearse else []
         believed = settings.states == "believed"
         replies = [selfplay.as_written(e, "states") if believed else selfplay.put_right(e, play_.part) for e in told]
         replies += [selfplay.as_written(episode, "plain") for episode in plain]
         rows = [
-            selfplay.rows(loaded[1], episode, new, self.recipe.tune.masked, play_.context)
+            selfplay.rows(tokenizer, episode, new, self.recipe.tune.masked, play_.context)
             for episode, new in zip([*told, *plain], replies, strict=True)
         ]
         facts = {row["metric"]: row["value"] for row in measures.measure(told, [1], play_.part)}
@@ -203,14 +204,14 @@ class Stages:
         facts |= {"episodes": len(rows), "steps": sum(episode.steps for episode in [*told, *plain])}
         self._write(rows, out, facts)
 
-    def _played(self, loaded: tuple[Any, Any], seeds: Iterator[int], form: Form) -> list[Episode]:
+    def _played(self, model: Any, tokenizer: Any, seeds: Iterator[int], form: Form) -> list[Episode]:
         """The next groups of self-play, in one form of reply."""
         settings, terms = self.recipe.self_play, self.terms(form)
         scenes = [scene for seed in islice(seeds, settings.groups) for scene in self.arena.scenes(seed, settings.size)]
-        player = evaluation.policy(*loaded, terms, settings.temperature)
+        player = evaluation.policy(model, tokenizer, terms, settings.temperature)
         if settings.actions == "random":
-            player = clumsy.cast(loaded[1], 1.0, terms)
-        return evaluation.play_all(player, loaded[1], self.arena, scenes, terms, self.seed("self-play"), "self-play")
+            player = clumsy.cast(tokenizer, 1.0, terms)
+        return evaluation.play_all(player, tokenizer, self.arena, scenes, terms, self.seed("self-play"), "self-play")
 
     def _demonstrations(self, policy: Path, out: Path) -> None:
         settings, terms = self.recipe.clone, self.terms(self.recipe.rl.form)
