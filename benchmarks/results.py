@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from swirl.compare import comparison, tables
+from swirl.compare import comparison, kept, tables
 from swirl.compare.cells import Place
 from swirl.compare.variants import prefix
 from swirl.errors import InputError
@@ -40,6 +40,7 @@ class Table:
         seeds: Of the table.
         rates: Learning rates that every method tries.
         vary: Keys of the recipe and their values: a comparison at each, see `swirl.compare.comparison.Plan`.
+        new_recordings: Whether every seed has a recording of its own, see there too.
         pages: Where it is shown; its first part alone, in short, on all but the first page.
         brief: Whether it is shown at equal CPU seconds alone.
     """
@@ -50,6 +51,7 @@ class Table:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = ()
     vary: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    new_recordings: bool = False
     pages: tuple[str, ...] = ("docs/results.md",)
     brief: bool = False
 
@@ -59,7 +61,14 @@ class Table:
         methods = self.methods
         if self.reference:
             recipe, methods = replace(recipe, methods=prefix(recipe)), (*methods, self.reference)
-        return comparison.Plan(recipe, methods, seeds or self.seeds, self.rates, vary=self.vary)
+        return comparison.Plan(
+            recipe,
+            methods,
+            seeds or self.seeds,
+            self.rates,
+            vary=self.vary,
+            new_recordings=self.new_recordings,
+        )
 
 
 MINIGRID = partial(Table, "minigrid", rates=(3e-5, 3e-4, 3e-3))
@@ -67,6 +76,9 @@ TABLES = {
     # by the mark of the table in its pages
     "minigrid": MINIGRID(
         ("warmup", "bootstrap", "bootstrap-all", "swirl", "oracle"), pages=("docs/results.md", "README.md")
+    ),
+    "minigrid-recordings": MINIGRID(
+        ("warmup", "bootstrap", "bootstrap-all", "swirl", "oracle"), seeds=(1, 2, 3, 4, 5), new_recordings=True
     ),
     "minigrid-methods": MINIGRID(
         (
@@ -132,6 +144,14 @@ def missing(table: Table, files: Path) -> str:
     return f"{NOT_YET.strip()[:-1]}: {'; '.join(told)}.\n\n" if told else ""
 
 
+def unread(table: Table, files: Path) -> bool:
+    """Whether no run of the reference is kept, without which there is no table."""
+    plan = table.plan()
+    wanted = comparison.table_cells(replace(plan, rates=()), {})
+    cells = [cell for cell, _ in wanted if cell.method == plan.reference()]
+    return not any(kept.path_of(files, cell).is_file() for cell in cells)
+
+
 def _lacking(name: str, seeds: Sequence[int], plan: comparison.Plan) -> str:
     """A method, and which of its seeds where it is not all of them."""
     some = f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
@@ -156,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> int:
             results = comparison.write(table.plan(), place, a.runs / name)
         except InputError as error:
             failed.append(f"{name}: {error}")
-            if not any(place.files.glob(f"{table.plan().reference()}-*seed*.json")):
+            if unread(table, place.files):
                 for page in table.pages:
                     write(ROOT / page, name, NOT_YET)
             continue

@@ -268,6 +268,9 @@ def _add_model_commands(commands: Any) -> None:
     sub.add_argument("--tuning-seed", type=int, default=1000, metavar="N", help="in no table (default: %(default)s)")
     vary = "compare at each value of a key, e.g. data.labels=100,200,400; repeatable, keys that vary together"
     sub.add_argument("--vary", action="append", default=[], metavar="KEY=V,V", help=vary)
+    sub.add_argument(
+        "--new-recordings", action="store_true", help="the world draws a recording for each seed, not one for all"
+    )
     sub.add_argument("--data", help="a recording of your own instead of the recipe's world")
     sub.add_argument("--out", help="folder of runs, tables and report (default: runs/compare/RECIPE)")
     sub.add_argument("--keep", metavar="DIR", help="where finished runs leave a file each (default: OUT/cells)")

@@ -255,6 +255,7 @@ def _compare(a: argparse.Namespace) -> int:
         _listed("--learning-rates", a.learning_rates, float),
         a.tuning_seed,
         _varied(a.vary),
+        a.new_recordings,
     )
     place = Place(out / "runs", Path(a.keep) if a.keep else out / "cells", Path(a.cache))
     if a.dry_run:

@@ -48,6 +48,8 @@ class Plan:
         tuning_seed: Where they are tried.
         vary: Keys of the recipe and their values, as many of each: the comparison is made at the first of them
             together, at the second, and so on.
+        new_recordings: Whether every seed has the world draw a recording of its own, its `data.seed`; otherwise all
+            seeds share the recipe's.
     """
 
     recipe: Recipe
@@ -56,6 +58,7 @@ class Plan:
     rates: Sequence[float] = ()
     tuning_seed: int = 1000
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    new_recordings: bool = False
 
     def names(self) -> list[str]:
         """All methods as they were named, each once; the reference after them where it was not."""
@@ -125,6 +128,7 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         ],
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": ", ".join(plan.vary),
+        "new_recordings": plan.new_recordings,
         "warnings": summary.warnings(files),
         "rows": rows,
         "rewards": rewards,
@@ -157,6 +161,11 @@ def check(plan: Plan) -> None:
         )
     if plan.recipe.data.path and not Path(plan.recipe.data.path).is_file():
         raise InputError(f"no recording at {plan.recipe.data.path}; check --data, or the recipe's data.path")
+    if plan.new_recordings and (plan.recipe.data.path or "data.seed" in plan.vary):
+        why = f"{plan.recipe.data.path} is one" if plan.recipe.data.path else "--vary data.seed says which"
+        raise InputError(
+            f"--new-recordings has a world draw a recording for each seed, and {why}; leave one of them out"
+        )
     for key in plan.vary:
         if plan.rates and key.endswith("learning_rate"):
             raise InputError(f"--vary {key} with --learning-rates: give one of the two")
@@ -244,9 +253,10 @@ def table_cells(plan: Plan, rates: dict[str, float]) -> list[tuple[Cell, str]]:
     names = [name for name in plan.names() if name not in _untried(plan, rates)]
     cells = []
     for together in zip(*plan.vary.values(), strict=True) if plan.vary else [()]:
-        values = dict(zip(plan.vary, together, strict=True))
-        recipe = with_values(plan.recipe, values)
         for seed in plan.seeds:
+            values = dict(zip(plan.vary, together, strict=True))
+            values |= {"data.seed": seed} if plan.new_recordings else {}
+            recipe = with_values(plan.recipe, values)
             for name in names:
                 mine, plain = asked(recipe, name, seed), asked(plan.recipe, name, seed)
                 told = [
@@ -261,14 +271,15 @@ def _kept(cells: Sequence[tuple[Cell, str]], place: Place) -> dict[str, reading.
     """What the table's runs left, by the value of what varies, method and seed.
 
     Raises:
-        InputError: Two of them were tested on different rows, and cannot stand in one table.
+        InputError: Two of one recording were tested on different rows, and cannot stand in one table.
     """
     files: dict[str, reading.Cells] = {}
-    tested: dict[str, tuple[str, str]] = {}
+    tested: dict[tuple[str, int], tuple[str, str]] = {}
     for cell, at in cells:
         if found := kept.find(place.files, cell):
             files.setdefault(at, {}).setdefault(cell.method, {})[cell.recipe.seed] = found
-            name, rows = tested.setdefault(at, (cell.name, found["tested_on"]))
+            of = (at, cell.recipe.data.seed)
+            name, rows = tested.setdefault(of, (cell.name, found["tested_on"]))
             if rows != found["tested_on"]:
                 raise InputError(
                     f"{place.files}: {cell.name} and {name} were tested on different rows; remove what is older than "

@@ -94,11 +94,9 @@ def _baselines(by_seed: dict[int, dict[str, Any]], role: Role) -> dict[str, floa
     """What each baseline scores in a role: mean over seeds."""
     found: dict[str, list[float]] = {}
     for cell in by_seed.values():
-        over = reading.counts(cell, role, SCORE[role])
-        for point in cell["points"] if len(over) else ():
-            if point["role"] == role and point["phase"] in BASELINES:
-                sums = reading.sums(cell, point, SCORE[role])
-                found.setdefault(point["phase"], []).append(float((sums.sum(axis=1) / over.sum(axis=1)).sum()))
+        for point in cell["points"]:
+            if point["phase"] in BASELINES and (read := reading.at_point(cell, point, role, SCORE[role])):
+                found.setdefault(point["phase"], []).append(read.mean())
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 

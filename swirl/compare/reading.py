@@ -3,8 +3,9 @@
 - **Equal cost.** In every seed the reference's own cost is the budget; each method's curve is read there, linearly
   between the phases that it trained, and at its end where it spent less. An oracle is read at its end.
 - **Intervals** by bootstrap over seeds and test layouts: a sample draws seeds with replacement, and layouts.
-  The test part is the same for every seed, so one draw of layouts serves all seeds of a sample; drawing them anew
-  in every seed would take the same layouts for independent ones.
+  Where the test part is the same for every seed, one draw of layouts serves all seeds of a sample; drawing them anew
+  in every seed would take the same layouts for independent ones. Where every seed has a recording of its own, seeds
+  differ by their layouts too, and a sample draws seeds alone.
 - **Few seeds, few layouts** say little: what they differ by is widened as Student's t has it. Of one seed the interval
   is over layouts alone.
 - **Differences are paired**: one sample draws the same seeds and layouts for both methods.
@@ -38,30 +39,46 @@ Cells = dict[str, dict[int, dict[str, Any]]]
 """Kept files, by method and seed."""
 
 
+class Reading(NamedTuple):
+    """A metric of one entry in one seed, as it is read for the table.
+
+    Attributes:
+        sums: The sum of each of the metric's parts over each test layout (K, T); the metric is the sum of its parts'
+            means, one part but for `NET`.
+        counts: Rows in each layout that each part is over (K, T).
+        test: Which test part that is, a hash.
+    """
+
+    sums: np.ndarray
+    counts: np.ndarray
+    test: str = ""
+
+    def mean(self) -> float:
+        """The metric."""
+        return float((self.sums.sum(axis=1) / self.counts.sum(axis=1)).sum())
+
+
 class Curve(NamedTuple):
     """A metric of one method in one seed.
 
     Attributes:
         cost: What had been spent at each point, rising (P,).
-        sums: The sum of each of the metric's parts over each test layout (P, K, T); the metric is the sum of its
-            parts' means, one part but for `NET`.
-        counts: Rows in each layout that each part is over (K, T).
+        points: The metric there (P).
     """
 
     cost: np.ndarray
-    sums: np.ndarray
-    counts: np.ndarray
+    points: list[Reading]
 
-    def at(self, budget: float) -> np.ndarray:
-        """The sums when so much was spent; before the first point that point's, after the last the last's (K, T)."""
+    def at(self, budget: float) -> Reading:
+        """The metric when so much was spent; before the first point that point's, after the last the last's."""
         place = float(np.interp(budget, self.cost, np.arange(len(self.cost))))
         before = int(place)
-        after = min(before + 1, len(self.cost) - 1)
-        return (1 - place + before) * self.sums[before] + (place - before) * self.sums[after]
+        one, other = self.points[before], self.points[min(before + 1, len(self.points) - 1)]
+        return one._replace(sums=(1 - place + before) * one.sums + (place - before) * other.sums)
 
     def values(self) -> np.ndarray:
-        """The metric's mean at each point (P,)."""
-        return (self.sums.sum(axis=-1) / self.counts.sum(axis=-1)).sum(axis=-1)
+        """The metric at each point (P,)."""
+        return np.array([point.mean() for point in self.points])
 
 
 def curve(cell: dict[str, Any], role: Role, metric: str, unit: str) -> Curve | None:
@@ -70,31 +87,26 @@ def curve(cell: dict[str, Any], role: Role, metric: str, unit: str) -> Curve | N
     Returns:
         `None` where the metric is over no rows.
     """
-    over = counts(cell, role, metric)
-    points = [point for point in cell["points"] if point["role"] == role and unit in point]
-    if not len(over) or not points:
+    known = [
+        (point[unit], found)
+        for point in cell["points"]
+        if unit in point and (found := at_point(cell, point, role, metric))
+    ]
+    if not known:
         return None
+    cost, points = zip(*known, strict=True)
     # A role is not done when its own warm-up is: the other's has to be paid for too.
-    warm = warmed(cell, unit)
-    cost = np.maximum([point[unit] for point in points], warm)
-    return Curve(cost, np.array([sums(cell, point, metric) for point in points]), over)
+    return Curve(np.maximum(cost, warmed(cell, unit)), list(points))
 
 
-def counts(cell: dict[str, Any], role: Role, metric: str) -> np.ndarray:
-    """Rows in each test layout that each part of a metric is over (K, T); no parts where the cell lacks it."""
-    return np.array([cell["counts"][role][name] for name in _parts(cell, role, metric)])
-
-
-def sums(cell: dict[str, Any], point: dict[str, Any], metric: str) -> np.ndarray:
-    """The sum of each part of a metric over each test layout at a point (K, T)."""
-    parts = _parts(cell, point["role"], metric)
-    return np.array([sign * np.array(point["sums"][name]) for name, sign in parts.items()])
-
-
-def _parts(cell: dict[str, Any], role: Role, metric: str) -> dict[str, int]:
-    """What a metric is made of, and its sign, as far as the cell has rows for it."""
+def at_point(cell: dict[str, Any], point: dict[str, Any], role: Role, metric: str) -> Reading | None:
+    """A metric of a role at a point of a kept cell; `None` where the point is of the other role, or it has no rows."""
     rows = cell["counts"].get(role, {})
-    return {name: sign for name, sign in PARTS.get(metric, {metric: 1}).items() if sum(rows.get(name, ()))}
+    parts = {name: sign for name, sign in PARTS.get(metric, {metric: 1}).items() if sum(rows.get(name, ()))}
+    if point["role"] != role or not parts:
+        return None
+    sums = np.array([sign * np.array(point["sums"][name]) for name, sign in parts.items()])
+    return Reading(sums, np.array([rows[name] for name in parts]), cell["tested_on"])
 
 
 def warmed(cell: dict[str, Any], unit: str) -> float:
@@ -125,13 +137,13 @@ def entries(cells: Cells) -> Cells:
     return found
 
 
-def readings(cells: Cells, reference: str, role: Role, metric: str, unit: str) -> dict[str, dict[int, np.ndarray]]:
-    """Every entry's sums at the reference's cost, by entry and seed; and those of its warm-up and the baselines."""
-    found: dict[str, dict[int, np.ndarray]] = {}
+def readings(cells: Cells, reference: str, role: Role, metric: str, unit: str) -> dict[str, dict[int, Reading]]:
+    """Every entry at the reference's cost, by entry and seed; and its warm-up and the baselines."""
+    found: dict[str, dict[int, Reading]] = {}
     for seed, cell in cells[reference].items():
         for point in cell["points"]:
-            if point["phase"] in BASELINES and point["role"] == role:
-                found.setdefault(point["phase"], {})[seed] = sums(cell, point, metric)
+            if point["phase"] in BASELINES and (baseline := at_point(cell, point, role, metric)):
+                found.setdefault(point["phase"], {})[seed] = baseline
         mine = curve(cell, role, metric, unit)
         if mine:
             found.setdefault("warmup", {})[seed] = mine.at(warmed(cell, unit))
@@ -154,45 +166,64 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    statistic: Callable[..., np.ndarray],
-    sums: Sequence[dict[int, np.ndarray]],
-    counts: np.ndarray,
-    samples: int = SAMPLES,
+    statistic: Callable[..., np.ndarray], entries: Sequence[dict[int, Reading]], samples: int = SAMPLES
 ) -> Estimate | None:
     """A statistic of the means of some entries, over the seeds that all of them have.
 
     Args:
         statistic: Of one mean per entry, elementwise over arrays of them.
-        sums: Per entry and seed, the sums of the metric's parts over layouts (K, T).
-        counts: Rows in each layout that each part is over (K, T).
+        entries: Per entry, what is read in each seed.
         samples: Bootstrap samples.
 
     Returns:
         `None` where the entries have no seed in common, or the statistic is not defined.
     """
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in sums)))
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in entries)))
     if not seeds:
         return None
-    table = np.array([[by_seed[seed] for seed in seeds] for by_seed in sums])  # (entries, S, K, T)
+    table = [[by_seed[seed] for seed in seeds] for by_seed in entries]  # (entries, S)
+    means = np.array([[one.mean() for one in row] for row in table])
+    value = float(statistic(*means.mean(axis=1)))
+    if not np.isfinite(value):
+        return None
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), samples) / len(seeds)  # (D, S)
+    if len({one.test for one in table[0]}) > 1:
+        sampled = statistic(*(_widened(means) @ drawn.T))
+    else:
+        sums = np.array([[one.sums for one in row] for row in table])
+        sampled = statistic(*_over_layouts(sums, table[0][0].counts, drawn, rng))
+    low, high = np.percentile(sampled[np.isfinite(sampled)], (2.5, 97.5))
+    return Estimate(value, float(low), float(high), len(seeds))
+
+
+def _over_layouts(sums: np.ndarray, counts: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Means of each entry in samples of seeds, and of layouts that all seeds have in common.
+
+    Args:
+        sums: Of the metric's parts (entries, S, K, T).
+        counts: Rows that they are over (K, T).
+        drawn: The share of each seed in each sample (D, S).
+        rng: Draws layouts.
+
+    Returns:
+        (entries, samples in which every part has rows).
+    """
     layouts = counts.shape[1]
-    times = rng.multinomial(layouts, np.full(layouts, 1 / layouts), samples)  # (D, T)
+    times = rng.multinomial(layouts, np.full(layouts, 1 / layouts), len(drawn))  # (D, T)
     rows = times @ counts.T  # (D, K)
     full = (rows > 0).all(axis=1)
     drawn, times, rows = drawn[full], times[full], rows[full]
-    middle = table.mean(axis=1, keepdims=True)
-    wide = middle + _widening(len(seeds)) * (table - middle)
-    means = np.einsum("eskt,dt,ds,dk->ed", wide, times, drawn, 1 / rows, optimize=True)
-    exact = (table.sum(axis=3).mean(axis=1) / counts.sum(axis=1)).sum(axis=1)
-    value = float(statistic(*exact))
-    if not np.isfinite(value):
-        return None
-    over_layouts = np.einsum("ekt,dt,dk->ed", table.mean(axis=1), times, 1 / rows, optimize=True)
-    means += (_widening(layouts) - 1) * (over_layouts - exact[:, None])
-    sampled = statistic(*means)
-    low, high = np.percentile(sampled[np.isfinite(sampled)], (2.5, 97.5))
-    return Estimate(value, float(low), float(high), len(seeds))
+    means = np.einsum("eskt,dt,ds,dk->ed", _widened(sums), times, drawn, 1 / rows, optimize=True)
+    exact = (sums.sum(axis=3).mean(axis=1) / counts.sum(axis=1)).sum(axis=1)
+    of_layouts = np.einsum("ekt,dt,dk->ed", sums.mean(axis=1), times, 1 / rows, optimize=True)
+    return means + (_widening(layouts) - 1) * (of_layouts - exact[:, None])
+
+
+def _widened(by_seed: np.ndarray) -> np.ndarray:
+    """Values of entries and seeds (entries, S, ...), the seeds farther from their mean: see `_widening`."""
+    middle = by_seed.mean(axis=1, keepdims=True)
+    return middle + _widening(by_seed.shape[1]) * (by_seed - middle)
 
 
 def _widening(n: int) -> float:

@@ -54,11 +54,10 @@ def summarise(cells: reading.Cells, reference: str) -> Rows:
         for metric in metrics:
             first = next(iter(cells[reference].values()))
             images = "image_exact_match" in first["counts"].get(role, {})
-            counts = reading.counts(first, role, metric)
-            for unit in UNITS if len(counts) and not (images and metric in OF_WORDS) else ():
+            for unit in UNITS if not (images and metric in OF_WORDS) else ():
                 found = reading.readings(cells, reference, role, metric, unit)
                 common = {"role": role, "metric": metric, "unit": unit}
-                rows += [{**common, **row} for row in _statistics(found, reference, counts, metric)]
+                rows += [{**common, **row} for row in _statistics(found, reference, metric)]
     return rows
 
 
@@ -84,7 +83,7 @@ def _cost(method: str, unit: str, spent: dict[int, float], budgets: dict[int, fl
     return {"role": "both", "metric": "cost", "unit": unit, "method": method, "statistic": "cost", **facts}
 
 
-def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts: np.ndarray, metric: str) -> Rows:
+def _statistics(found: dict[str, dict[int, reading.Reading]], reference: str, metric: str) -> Rows:
     rows: Rows = []
 
     def add(method: str, statistic: str, estimate: reading.Estimate | None) -> None:
@@ -92,16 +91,15 @@ def _statistics(found: dict[str, dict[int, np.ndarray]], reference: str, counts:
             rows.append({"method": method, "statistic": statistic, **estimate._asdict()})
 
     least, most = -1.0 if metric in reading.PARTS else 0.0, MOST.get(metric, 1.0)
-    gain = "oracle" in found and reading.estimate(reading.difference, [found["oracle"], found["warmup"]], counts)
-    for method, sums in found.items():
-        value = reading.estimate(lambda mean: mean, [sums], counts)
+    gain = "oracle" in found and reading.estimate(reading.difference, [found["oracle"], found["warmup"]])
+    for method, mine in found.items():
+        value = reading.estimate(lambda mean: mean, [mine])
         add(method, "value", _within(value, least, most))
         if method not in (reference, *BASELINES) and metric not in ALIKE:
-            apart = reading.estimate(reading.difference, [sums, found[reference]], counts)
+            apart = reading.estimate(reading.difference, [mine, found[reference]])
             add(method, "difference", _within(apart, least - most, most - least))
         if gain and metric in GAPS and method not in ("warmup", "oracle", *BASELINES):
-            bounds = [sums, found["warmup"], found["oracle"]]
-            closed = reading.estimate(reading.gap_closed, bounds, counts)
+            closed = reading.estimate(reading.gap_closed, [mine, found["warmup"], found["oracle"]])
             if closed and gain.low <= 0:
                 closed = closed._replace(low=None, high=None)
             add(method, "gap_closed", closed)

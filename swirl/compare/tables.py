@@ -76,10 +76,11 @@ def told(results: dict[str, Any]) -> str:
     seeds, tuned = ", ".join(map(str, results["seeds"])), results["tuning_seed"]
     rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
     bounds = "; `oracle` at its end" if "oracle" in results["methods"] else ""
+    drawn = "seeds, each with a recording of its own" if results["new_recordings"] else "seeds and test layouts"
     words = (
         f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` "
         f"spends, or at its end where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. "
-        "In brackets: 95 % intervals by bootstrap over seeds and test layouts; differences are paired. "
+        f"In brackets: 95 % intervals by bootstrap over {drawn}; differences are paired. "
         "Net: the exact matches where something changed less the false changes where nothing did, shares."
     )
     return " ".join([words, *results["warnings"]])

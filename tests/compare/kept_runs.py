@@ -17,6 +17,7 @@ def cell(*later, warm=(0, 1)):
     points = [point("copy-input", "forward", None, [0, 0]), point("warmup-forward-sft", "forward", 20, list(warm))]
     return {
         "points": [*points, inverse, *later],
+        "tested_on": "one",
         "counts": {role: COUNTS for role in ("forward", "inverse")},
         "rewards": {"swirl1-forward-grpo": {"first": -0.5, "last": -0.25}},
         "rows": [
@@ -55,6 +56,7 @@ def results_of(cells):
             {"method": "swirl", "learning_rate": rate, "score": score} for rate, score in ((1e-5, 0.5), (1e-4, 0.25))
         ],
         "vary": "",
+        "new_recordings": False,
         "warnings": [],
         "rows": rows,
         "rewards": summary.rewarded(cells),

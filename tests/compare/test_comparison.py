@@ -172,6 +172,41 @@ def test_what_was_tested_on_other_rows_stands_in_no_table(tmp_path):
         comparison.write(plan, Place(tmp_path, tmp_path, tmp_path), tmp_path)
 
 
+def test_every_seed_may_have_a_recording_of_its_own(tmp_path):
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minigrid.toml")
+    plan = comparison.Plan(
+        recipe, ["warmup"], [0, 3], (1e-3, 1e-4), vary={"data.labels": [400, 200]}, new_recordings=True
+    )
+    cells = [cell for cell, _ in comparison.table_cells(replace(plan, rates=()), {})]
+    assert [(cell.name, cell.recipe.data.seed, cell.recipe.data.labels) for cell in cells] == [
+        ("warmup-seed0", 0, 400),  # the recipe's own recording
+        ("verified-seed0", 0, 400),
+        ("warmup-data.seed=3-seed3", 3, 400),
+        ("verified-data.seed=3-seed3", 3, 400),
+        ("warmup-data.labels=200-seed0", 0, 200),
+        ("verified-data.labels=200-seed0", 0, 200),
+        ("warmup-data.labels=200-data.seed=3-seed3", 3, 200),
+        ("verified-data.labels=200-data.seed=3-seed3", 3, 200),
+    ]
+    assert {cell.recipe.data.seed for cell in comparison.tuning_cells(plan).values()} == {1000}
+
+
+@pytest.mark.parametrize("new_recordings", [False, True])
+def test_different_test_rows_stand_in_one_table_only_where_seeds_have_recordings_of_their_own(new_recordings, tmp_path):
+    plan = comparison.Plan(Recipe(methods=("warmup", "verified")), ["warmup"], [1, 2], new_recordings=new_recordings)
+    for asked, _ in comparison.table_cells(plan, {}):
+        kept = {**_finished(asked), "tested_on": f"of {asked.recipe.seed}"}
+        (tmp_path / f"{asked.name}.json").write_text(json.dumps(kept))
+    place = Place(tmp_path, tmp_path, tmp_path)
+    if new_recordings:
+        comparison.write(plan, place, tmp_path)
+        told = (tmp_path / "comparison.md").read_text()
+        assert "by bootstrap over seeds, each with a recording of its own; differences are paired" in told
+    else:
+        with pytest.raises(InputError, match="were tested on different rows; remove"):
+            comparison.write(plan, place, tmp_path)
+
+
 def test_a_comparison_of_nothing_is_refused(tmp_path):
     recipe = Recipe(methods=("pretrain", "warmup"))
     for plan, message in (
@@ -197,6 +232,14 @@ def test_a_comparison_of_nothing_is_refused(tmp_path):
             "--vary swirl.learning_rate with --learning-rates: give one of the two",
         ),
         (comparison.Plan(recipe, ["swirl"], [0], [1e-3, 0.001]), "--learning-rates has 0.001 more than once"),
+        (
+            comparison.Plan(replace(recipe, data=Data(path=__file__)), ["swirl"], [0], new_recordings=True),
+            "--new-recordings has a world draw a recording for each seed, and .*py is one; leave one of them out",
+        ),
+        (
+            comparison.Plan(recipe, ["swirl"], [0], vary={"data.seed": [1, 2]}, new_recordings=True),
+            "and --vary data.seed says which",
+        ),
         (comparison.Plan(recipe, ["swirl"], []), "--seeds names none; give some"),
         (comparison.Plan(recipe, ["swirl"], [0, -1]), "a seed is -1; expected 0 or more in --seeds"),
         (comparison.Plan(recipe, ["swirl"], [0], tuning_seed=-2), "a seed is -2; expected"),
