@@ -8,6 +8,7 @@ they score exactly 1, and their distance is exactly 0.
 `encoder = Encoder("all-minilm-l6-v2"); encoder.bert_score(["door open"], ["door shut"])`
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +68,7 @@ class Encoder:
         known, positions = self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 512)
         # A tokenizer may not know; and the first two positions of RoBERTa's kind are no token's.
         self.window: int = known if known <= positions else positions - 2
+        self._scored: dict[tuple[str, str], float] = {}
 
     def bert_score(
         self, texts: Sequence[str], truths: Sequence[str], advance: Callable[[int], None] = lambda n: None
@@ -76,7 +78,7 @@ class Encoder:
         Each token is matched with the token of the other text whose embedding has the greatest cosine c with its own:
         P = mean over the text's tokens of max(0, c), R = the same over the truth's, F1 = 2 P R / (P + R). Special
         tokens are none. No idf weights and no rescaling, so unlike texts score far above 0. A text without any token
-        scores 0.
+        scores 0. A pair is scored once: checkpoints of one run mostly write the same.
 
         Source: Zhang et al., BERTScore, arXiv 1904.09675, section 3.
 
@@ -88,21 +90,22 @@ class Encoder:
         Returns:
             (N,) scores.
         """
-        differ = _differing(texts, truths)
-        differ.sort(key=lambda i: truths[i])  # so that a truth of several texts need not be kept for long
-        last = {text: place for place, i in enumerate(differ) for text in (texts[i], truths[i])}
-        scores, kept = np.ones(len(texts)), dict[str, torch.Tensor]()
-        advance(len(texts) - len(differ))
-        for start in range(0, len(differ), TEXTS // 2):
-            part = differ[start : start + TEXTS // 2]
-            new = {text for i in part for text in (texts[i], truths[i])} - kept.keys()
-            for text, states, own in self._encoded(new):
+        pairs = list(zip(texts, truths, strict=True))
+        differ = {pair for pair in pairs if pair[0] != pair[1]}
+        # By their truths, so that a truth of several texts need not be kept for long.
+        new = sorted(differ - self._scored.keys(), key=lambda pair: pair[::-1])
+        last = {text: place for place, pair in enumerate(new) for text in pair}
+        times, kept = Counter(pairs), dict[str, torch.Tensor]()
+        advance(len(pairs) - sum(times[pair] for pair in new))
+        for start in range(0, len(new), TEXTS // 2):
+            part = new[start : start + TEXTS // 2]
+            for text, states, own in self._encoded({text for pair in part for text in pair} - kept.keys()):
                 kept[text] = torch.nn.functional.normalize(states[own], dim=-1)
-            for i in part:
-                scores[i] = _greedy_f1(kept[texts[i]], kept[truths[i]])
+            for text, truth in part:
+                self._scored[text, truth] = _greedy_f1(kept[text], kept[truth])
             kept = {text: states for text, states in kept.items() if last[text] >= start + len(part)}
-            advance(len(part))
-        return scores
+            advance(sum(times[pair] for pair in part))
+        return np.array([self._scored[pair] if pair in differ else 1.0 for pair in pairs])
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Sentence embeddings: the mean over a text's tokens, special ones included, made of unit length.

@@ -94,14 +94,26 @@ def test_identical_texts_are_exactly_alike_and_not_encoded(encoder, reads):
     assert reads == []
 
 
-def test_each_text_is_encoded_once(encoder, reads, monkeypatch):
+def test_each_text_is_encoded_once(bert, reads, monkeypatch):
+    encoder = similarity.Encoder(str(bert), "cpu")  # has scored nothing yet
     monkeypatch.setattr(similarity, "TEXTS", 4)  # two pairs at a time
     texts = [TEXTS[0], TEXTS[1], TEXTS[0], TEXTS[2], TEXTS[0], TEXTS[3]]
     truths = [TEXTS[2], TEXTS[3], TEXTS[4], TEXTS[2], TEXTS[1], TEXTS[4]]
     scores = encoder.bert_score(texts, truths)
     assert sorted(reads) == sorted(TEXTS)
     monkeypatch.undo()
+    encoder._scored.clear()
     assert scores == pytest.approx([encoder.bert_score([x], [y])[0] for x, y in zip(texts, truths, strict=True)])
+
+
+def test_each_pair_is_scored_once(bert, reads):
+    encoder = similarity.Encoder(str(bert), "cpu")
+    first = encoder.bert_score(TEXTS[:2] * 2, [TEXTS[2]] * 4)
+    assert sorted(reads) == sorted(TEXTS[:3])
+    reads.clear()
+    again = encoder.bert_score([TEXTS[1], TEXTS[2], TEXTS[0]], [TEXTS[2], TEXTS[2], TEXTS[3]])
+    assert again[:2].tolist() == [first[1], 1]
+    assert sorted(reads) == sorted((TEXTS[0], TEXTS[3]))  # a known text with another truth is another pair
 
 
 def test_progress_counts_every_pair(encoder):
@@ -160,6 +172,7 @@ def test_scores_are_symmetric_and_within_bounds(encoder, texts):
     forth, back = encoder.bert_score(texts[:-1], texts[1:]), encoder.bert_score(texts[1:], texts[:-1])
     assert ((forth >= 0) & (forth <= 1)).all()
     assert forth == pytest.approx(back, abs=1e-5)
+    encoder._scored.clear()
     assert forth[0] == pytest.approx(encoder.bert_score(texts[:1], texts[1:2])[0], abs=1e-5)
 
 
