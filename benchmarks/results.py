@@ -10,6 +10,7 @@ A run whose file is there is not run again; one that was interrupted goes on.
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -167,6 +168,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="only write the tables")
     a = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that it started end with it
     failed: list[str] = []
     for name in a.only:
         table = TABLES[name]

@@ -64,7 +64,16 @@ def test_bootstrap_refuses_what_it_cannot_resample():
 def test_the_interval_of_a_mean_is_the_same_by_the_general_way():
     values, clusters = np.random.default_rng(1).normal(size=60), [f"t{i // 3}" for i in range(60)]
     general = intervals.bootstrap_statistic(lambda index: float(values[index].mean()), clusters, samples=4000)
-    assert general == pytest.approx(intervals.bootstrap_interval(values, clusters, samples=4000), abs=0.02)
+    widened = values.mean() + intervals.widening(20) * (np.array(general) - values.mean())
+    assert intervals.bootstrap_interval(values, clusters, samples=4000) == pytest.approx(widened, abs=0.02)
+
+
+def test_the_interval_of_few_clusters_is_that_of_students_t_and_ends_where_values_do():
+    values = np.repeat([0.2, 0.3, 0.5, 0.6, 0.9], 8)
+    clusters = np.repeat(list("abcde"), 8)
+    mean, half = 0.5, 2.776 * np.std([0.2, 0.3, 0.5, 0.6, 0.9], ddof=1) / math.sqrt(5)
+    assert intervals.bootstrap_interval(values, clusters) == pytest.approx((mean - half, mean + half), abs=0.04)
+    assert intervals.bootstrap_interval([0.0, 1.0, 1.0], list("abc")) == (0, 1)
 
 
 def test_draws_in_which_a_statistic_is_not_defined_are_left_out():
@@ -75,3 +84,14 @@ def test_draws_in_which_a_statistic_is_not_defined_are_left_out():
 
     # The draws of two rows: both the first (1), one of each (2), both the second (not defined).
     assert intervals.bootstrap_statistic(ratio, ["a", "b"]) == (1.0, 2.0)
+
+
+def test_students_t_beyond_the_table():
+    assert [round(intervals._student(n), 3) for n in (1, 10, 11, 13, 29, 1000)] == [
+        12.706,
+        2.228,
+        2.201,
+        2.16,
+        2.045,
+        1.962,
+    ]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from swirl import intervals
 from swirl.compare.kept import BASELINES
 from swirl.compare.variants import UNLIMITED
 from swirl.metrics import HEADLINE
@@ -32,9 +33,6 @@ PARTS = {NET: {"exact_match_changed": 1, "false_change_rate": -1}}
 """What is made of other metrics: of which, with which sign."""
 SCORE: dict[Role, str] = {"forward": NET, "inverse": HEADLINE["inverse"]}
 """What methods are judged by."""
-Z95 = 1.959964
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Student's t, 97.5 %, for 1 to 10 degrees of freedom."""
 Cells = dict[str, dict[int, dict[str, Any]]]
 """Kept files, by method and seed."""
 
@@ -217,31 +215,13 @@ def _over_layouts(sums: np.ndarray, counts: np.ndarray, drawn: np.ndarray, rng: 
     means = np.einsum("eskt,dt,ds,dk->ed", _widened(sums), times, drawn, 1 / rows, optimize=True)
     exact = (sums.sum(axis=3).mean(axis=1) / counts.sum(axis=1)).sum(axis=1)
     of_layouts = np.einsum("ekt,dt,dk->ed", sums.mean(axis=1), times, 1 / rows, optimize=True)
-    return means + (_widening(layouts) - 1) * (of_layouts - exact[:, None])
+    return means + (intervals.widening(layouts) - 1) * (of_layouts - exact[:, None])
 
 
 def _widened(by_seed: np.ndarray) -> np.ndarray:
-    """Values of entries and seeds (entries, S, ...), the seeds farther from their mean: see `_widening`."""
+    """Values of entries and seeds (entries, S, ...), the seeds farther from their mean: see `intervals.widening`."""
     middle = by_seed.mean(axis=1, keepdims=True)
-    return middle + _widening(by_seed.shape[1]) * (by_seed - middle)
-
-
-def _widening(n: int) -> float:
-    """By how much seeds, or layouts, differ more than a bootstrap over n of them sees.
-
-    A sample of n has (n - 1) / n of their variance, and a mean over few of them strays as Student's t does. Without
-    this an interval "of 95 %" of three seeds holds the truth in three cases of four.
-    """
-    return float(np.sqrt(n / (n - 1)) * _student(n - 1) / Z95) if n > 1 else 1.0
-
-
-def _student(freedom: int) -> float:
-    """Student's t, 97.5 %; beyond the table by Cornish and Fisher's expansion."""
-    if freedom <= len(T95):
-        return T95[freedom - 1]
-    first, second = Z95**3 + Z95, 5 * Z95**5 + 16 * Z95**3 + 3 * Z95
-    third = 3 * Z95**7 + 19 * Z95**5 + 17 * Z95**3 - 15 * Z95
-    return Z95 + first / (4 * freedom) + second / (96 * freedom**2) + third / (384 * freedom**3)
+    return middle + intervals.widening(by_seed.shape[1]) * (by_seed - middle)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:

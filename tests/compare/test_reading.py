@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from kept_runs import point
 
+from swirl import intervals
 from swirl.compare import reading
 from swirl.compare.reading import NET, Curve, Reading, difference, estimate, gap_closed
 
@@ -119,7 +120,7 @@ MINIGRID = (2, 118, 66, 10, 3, 257, 2, 186, 50, 36, 10, 49, 230, 60)
 def test_an_interval_holds_the_truth_about_as_often_as_it_says(number, sizes, by_seed, widened, plain, monkeypatch):
     """Of 200 simulated comparisons; 190 are asked for. `plain`: by a bootstrap of seeds and layouts as they are."""
     assert _held(number, sizes, by_seed) == pytest.approx(widened, abs=2)
-    monkeypatch.setattr(reading, "_widening", lambda n: 1.0)
+    monkeypatch.setattr(intervals, "widening", lambda n: 1.0)
     assert _held(number, sizes, by_seed) == pytest.approx(plain, abs=2)
 
 
@@ -179,17 +180,6 @@ def test_seeds_with_recordings_of_their_own_differ_by_their_layouts_too():
     own[5] = Reading(np.array([[1.0, 0.0, 1.0]]), np.ones((1, 3), int), "5")
     assert estimate(lambda mean: mean, [own]).value == pytest.approx((5 * 0.4 + 2 / 3) / 6)
     assert estimate(lambda mean: mean, [{5: own[5]}]).low < 0.4
-
-
-def test_students_t_beyond_the_table():
-    assert [round(reading._student(n), 3) for n in (1, 10, 11, 13, 29, 1000)] == [
-        12.706,
-        2.228,
-        2.201,
-        2.16,
-        2.045,
-        1.962,
-    ]
 
 
 def test_gap_closed():
