@@ -189,47 +189,71 @@ def _deepen(tree: _Tree, parents: Sequence[Plan], plans: Sequence[Plan], width: 
     tree.edge = sorted(found.values(), key=lambda plan: (-round(plan.score, 9), -plan.likelihood))[:width] or tree.idle
 
 
+@dataclass
+class _Draws:
+    """What the cross-entropy method knows of a task.
+
+    Attributes:
+        task: What is planned.
+        rng: Draws its sequences.
+        chances: Of actions at each step; none where they are those of the policy.
+        best: The best plan so far.
+    """
+
+    task: Task
+    rng: np.random.Generator
+    chances: list[dict[str, float]]
+    best: Plan
+
+
 def cem(expand: Expand, tasks: Sequence[Task], search: Search) -> list[Plan]:
     """The best plan for each task that the cross-entropy method draws; see the module.
 
     The first sequences are drawn from the policy, or evenly. From then on each step has the chances that actions have
-    there among the elites, smoothed with those of the iteration before.
+    there among the elites, smoothed with those of the iteration before. Tasks are planned side by side: a step of all
+    their sequences is one call of `expand`.
     """
-    return [_cem(expand, task, search) for task in tasks]
-
-
-def _cem(expand: Expand, task: Task, search: Search) -> Plan:
-    rng, tree = np.random.default_rng(search.seed), dict[tuple[int, str], Node]()
-    chances: list[dict[str, float]] = [{} for _ in range(search.horizon)]
-    best = Plan((), (task.start,), -np.inf)
+    tree: dict[tuple[int, str], Node] = {}
+    known = [
+        _Draws(task, np.random.default_rng(search.seed), [{}] * search.horizon, Plan((), (task.start,), -np.inf))
+        for task in tasks
+    ]
     for _ in range(search.iterations):
-        plans = sorted(_draw(expand, task, search, chances, tree, rng), key=_rank)
-        best = min(best, plans[0], key=_rank)
-        chances = [_refitted(old, plans, step, search.width) for step, old in enumerate(chances)]
-    return best
+        for own, drawn in zip(known, _drawn(expand, known, search, tree), strict=True):
+            plans = sorted(drawn, key=_rank)
+            own.best = min(own.best, plans[0], key=_rank)
+            own.chances = [_refitted(old, plans, step, search.width) for step, old in enumerate(own.chances)]
+    return [own.best for own in known]
 
 
-def _draw(
-    expand: Expand,
-    task: Task,
-    search: Search,
-    chances: Sequence[dict[str, float]],
-    tree: dict[tuple[int, str], Node],
-    rng: np.random.Generator,
-) -> list[Plan]:
-    """Sequences drawn step by step; what the tree has of an earlier one, (id of a node, action), is not asked again."""
-    plans = [Plan((), (task.start,))] * search.samples
-    for step in chances:
-        going = [i for i, plan in enumerate(plans) if not _is_over(task, plan.nodes[-1])]
-        proposed = _propose(task, [plans[i] for i in going], search)
-        taken = {i: _choice(own, step, rng) for i, own in zip(going, proposed, strict=True) if own}
-        asked = {(id(plans[i].nodes[-1]), action): plans[i].nodes[-1] for i, (action, _) in taken.items()}
+def _drawn(
+    expand: Expand, known: Sequence[_Draws], search: Search, tree: dict[tuple[int, str], Node]
+) -> list[list[Plan]]:
+    """Sequences for each task, drawn step by step; what the tree has, (id of a node, action), is not asked again."""
+    plans = [[Plan((), (own.task.start,))] * search.samples for own in known]
+    for step in range(search.horizon):
+        taken = [_taken(own, mine, step, search) for own, mine in zip(known, plans, strict=True)]
+        asked = {
+            (id(mine[i].nodes[-1]), action): mine[i].nodes[-1]
+            for mine, chosen in zip(plans, taken, strict=True)
+            for i, (action, _) in chosen.items()
+        }
         new = [key for key in asked if key not in tree]
         tree.update(zip(new, expand([asked[key] for key in new], [key[1] for key in new]), strict=True))
-        for i, (action, log_probability) in taken.items():
-            node = tree[id(plans[i].nodes[-1]), action]
-            plans[i] = _grown(task, search, plans[i], action, log_probability, node)
-    return _scored(task, search, plans)
+        for own, mine, chosen in zip(known, plans, taken, strict=True):
+            for i, (action, log_probability) in chosen.items():
+                node = tree[id(mine[i].nodes[-1]), action]
+                mine[i] = _grown(own.task, search, mine[i], action, log_probability, node)
+    return [_scored(own.task, search, mine) for own, mine in zip(known, plans, strict=True)]
+
+
+def _taken(own: _Draws, plans: Sequence[Plan], step: int, search: Search) -> dict[int, tuple[str, float]]:
+    """An action drawn for each plan that is not over, with its log-probability, by the plan's place."""
+    going = [i for i, plan in enumerate(plans) if not _is_over(own.task, plan.nodes[-1])]
+    proposed = _propose(own.task, [plans[i] for i in going], search)
+    return {
+        i: _choice(actions, own.chances[step], own.rng) for i, actions in zip(going, proposed, strict=True) if actions
+    }
 
 
 def _choice(

@@ -174,13 +174,14 @@ def test_of_two_ways_to_a_state_the_better_is_kept():
     assert table.asked[1] == [("x ", "c")]
 
 
-def test_tasks_are_planned_side_by_side_as_they_would_be_alone():
-    table = chain()
+@pytest.mark.parametrize(("method", "calls"), [("beam", 3), ("cem", 3 * 3)])
+def test_tasks_are_planned_side_by_side_as_they_would_be_alone(method, calls):
+    table, search = chain(), Search(3, discount=0.9)
     tasks = [table.task(state) for state in "abcL"]
-    together = beam(table.expand, tasks, Search(3, discount=0.9))
-    assert len(table.asked) == 3
+    together = METHODS[method](table.expand, tasks, search)
+    assert len(table.asked) == calls  # each asks about the steps of all tasks
     assert [plan.actions for plan in together] == [("right",) * 3, ("right",) * 2, ("right",), ()]
-    alone = [beam(chain().expand, [task], Search(3, discount=0.9))[0] for task in tasks]
+    alone = [METHODS[method](chain().expand, [task], search)[0] for task in tasks]
     assert together == alone
 
 
