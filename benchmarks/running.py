@@ -57,9 +57,9 @@ def side_by_side(work: Callable[[One], str], todo: Sequence[One], processes: int
 
 
 def spread(values: Sequence[float], scale: float = 100.0) -> str:
-    """Mean over seeds and the range of the seeds, per cent by default; "" of none."""
-    if not values:
-        return ""
+    """Mean over seeds and the range of the seeds, per cent by default; of one seed its value alone, "" of none."""
+    if len(values) < 2:
+        return "".join(f"{scale * value:.1f}" for value in values)
     return f"{scale * np.mean(values):.1f} [{scale * min(values):.1f}, {scale * max(values):.1f}]"
 
 
