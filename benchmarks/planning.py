@@ -78,12 +78,11 @@ def run(world: str, seed: int, runs: Path) -> str:
     found = []
     for horizon in HORIZONS:
         words = ["plan", str(out), "--world", world, "--horizon", str(horizon), "--episodes", str(EPISODES), "--real"]
-        done = subprocess.run(
-            [sys.executable, "-m", "swirl.cli", *words, "--json"], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return f"{out.name}: {done.stderr.strip().rpartition(os.linesep)[2]}"
-        for row in json.loads(done.stdout):
+        command = [sys.executable, "-m", "swirl.cli", *words, "--json"]
+        code, told, error = running.call(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if code:
+            return f"{out.name}: {error.strip().rpartition(os.linesep)[2]}"
+        for row in json.loads(told):
             name = row["model"] if row["model"] in ("random", "real-world") else RUN
             found.append({"planner": name, "horizon": horizon} | {k: row[k] for k in ("metric", "value", "n")})
     facts = {

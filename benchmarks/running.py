@@ -1,18 +1,20 @@
 """What tables share that are made of whole runs: the runs, in processes of their own, and cells."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from swirl import progress
 
 One = TypeVar("One")
+_running: set[subprocess.Popen] = set()
 
 
 def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
@@ -27,8 +29,17 @@ def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.with_suffix(".log").open("a") as log:
         command = [sys.executable, "-m", "swirl.cli", *words, "--out", str(out), *overrides]
-        done = subprocess.run(command, stdout=log, stderr=log, check=False)
-    return f"{out.name}: exit code {done.returncode}, see {out.with_suffix('.log')}" if done.returncode else ""
+        code, _, _ = call(command, stdout=log, stderr=log)
+    return f"{out.name}: exit code {code}, see {out.with_suffix('.log')}" if code else ""
+
+
+def call(command: Sequence[str], **streams: Any) -> tuple[int, str, str]:
+    """Run a command that ends with `side_by_side`: its exit code, and what it wrote where that is a pipe."""
+    child = subprocess.Popen(command, text=True, **streams)
+    _running.add(child)
+    out, error = child.communicate()
+    _running.discard(child)
+    return child.returncode, out, error
 
 
 def missing(asked: Mapping[One, tuple[Path, str]]) -> tuple[list[One], list[str]]:
@@ -47,12 +58,22 @@ def missing(asked: Mapping[One, tuple[Path, str]]) -> tuple[list[One], list[str]
 
 
 def side_by_side(work: Callable[[One], str], todo: Sequence[One], processes: int, title: str) -> list[str]:
-    """Do some work for each, so many at once; what went wrong."""
+    """Do some work for each, so many at once; what went wrong.
+
+    Stopped, by Ctrl-C or SIGTERM, it ends what it has called; a run goes on later where it last saved.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = []
     with ThreadPoolExecutor(processes) as pool, progress.bar(title, len(todo)) as bar:
-        for error in pool.map(work, todo):
-            failed += [error] if error else []
-            bar.advance()
+        try:
+            for error in pool.map(work, todo):
+                failed += [error] if error else []
+                bar.advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in list(_running):
+                child.terminate()
+            raise
     return failed
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,26 @@ def test_values_of_a_comparison():
     assert measuring.slope([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2.0)
     with pytest.raises(AssertionError, match="plain gave other numbers"):
         measuring.check({"ours": [1.0, 2.0], "plain": [1.0, 2.1]})
+
+
+def test_a_stopped_table_ends_what_it_has_called(tmp_path):
+    """Two at once of three; SIGTERM reaches the table alone, as from a job scheduler."""
+    child = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
+    table = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import running
+work = lambda one: str(running.call([sys.executable, "-c", {child!r}, {str(tmp_path)!r} + "/" + str(one)]))
+running.side_by_side(work, [1, 2, 3], 2, "table")
+"""
+    stopped = subprocess.Popen([sys.executable, "-c", table], stderr=subprocess.PIPE, text=True)
+    while len([path for path in tmp_path.iterdir() if path.read_text()]) < 2:
+        assert stopped.poll() is None
+        time.sleep(0.05)
+    stopped.terminate()
+    _, said = stopped.communicate(timeout=30)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    for path in tmp_path.iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]  # the third did not begin
