@@ -88,6 +88,7 @@ def unfounded(said, tables):
     ("mark", "begins", "ends", "least"),
     [
         ("minigrid", "What this says", "What to hold against it", 25),
+        ("minigrid-recordings", "One recording so far", "### All methods", 12),
         ("minigrid-rgb", "One seed so far", "## Crafter", 13),
     ],
 )
