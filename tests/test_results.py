@@ -90,6 +90,7 @@ def unfounded(said, tables):
         ("minigrid", "What this says", "What to hold against it", 25),
         ("minigrid-recordings", "One recording so far", "### All methods", 12),
         ("minigrid-rgb", "One seed so far", "## Crafter", 13),
+        ("scienceworld", "What this says of ScienceWorld", "What to hold against it:\n\n- **`bootstrap` is", 15),
     ],
 )
 def test_what_is_said_of_a_table_are_its_figures(mark, begins, ends, least):
