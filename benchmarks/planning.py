@@ -79,7 +79,7 @@ def run(world: str, seed: int, runs: Path) -> str:
     for horizon in HORIZONS:
         words = ["plan", str(out), "--world", world, "--horizon", str(horizon), "--episodes", str(EPISODES), "--real"]
         command = [sys.executable, "-m", "swirl.cli", *words, "--json"]
-        code, told, error = running.call(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        code, told, error = running.CALLED.call(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if code:
             return f"{out.name}: {error.strip().rpartition(os.linesep)[2]}"
         for row in json.loads(told):

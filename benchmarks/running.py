@@ -2,19 +2,20 @@
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from swirl import progress
+from swirl.compare.cells import Processes
 
 One = TypeVar("One")
-_running: set[subprocess.Popen] = set()
+CALLED = Processes()
+"""What ends with `side_by_side`."""
 
 
 def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
@@ -29,17 +30,8 @@ def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.with_suffix(".log").open("a") as log:
         command = [sys.executable, "-m", "swirl.cli", *words, "--out", str(out), *overrides]
-        code, _, _ = call(command, stdout=log, stderr=log)
+        code, _, _ = CALLED.call(command, stdout=log, stderr=log)
     return f"{out.name}: exit code {code}, see {out.with_suffix('.log')}" if code else ""
-
-
-def call(command: Sequence[str], **streams: Any) -> tuple[int, str, str]:
-    """Run a command that ends with `side_by_side`: its exit code, and what it wrote where that is a pipe."""
-    child = subprocess.Popen(command, text=True, **streams)
-    _running.add(child)
-    out, error = child.communicate()
-    _running.discard(child)
-    return child.returncode, out, error
 
 
 def missing(asked: Mapping[One, tuple[Path, str]]) -> tuple[list[One], list[str]]:
@@ -71,8 +63,7 @@ def side_by_side(work: Callable[[One], str], todo: Sequence[One], processes: int
                 bar.advance()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in list(_running):
-                child.terminate()
+            CALLED.stop()
             raise
     return failed
 

@@ -109,7 +109,7 @@ def test_a_stopped_table_ends_what_it_has_called(tmp_path):
 import sys
 sys.path.insert(0, {str(ROOT / "benchmarks")!r})
 import running
-work = lambda one: str(running.call([sys.executable, "-c", {child!r}, {str(tmp_path)!r} + "/" + str(one)]))
+work = lambda one: str(running.CALLED.call([sys.executable, "-c", {child!r}, {str(tmp_path)!r} + "/" + str(one)]))
 running.side_by_side(work, [1, 2, 3], 2, "table")
 """
     stopped = subprocess.Popen([sys.executable, "-c", table], stderr=subprocess.PIPE, text=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -57,7 +58,7 @@ def run(cells: Sequence[Cell], place: Place, processes: int) -> list[str]:
     missing = [cell for cell in cells if kept.find(place.files, cell) is None]
     if not missing:
         return []
-    running = _Processes()
+    running = Processes()
     tasks = _tasks(missing, place, running)
     with progress.bar("compare", len(tasks)) as bar, ThreadPoolExecutor(processes) as pool:
         try:
@@ -83,7 +84,7 @@ class _Task:
     needs: bool = False
 
 
-def _tasks(cells: Sequence[Cell], place: Place, running: "_Processes") -> dict[str, _Task]:
+def _tasks(cells: Sequence[Cell], place: Place, running: "Processes") -> dict[str, _Task]:
     """The cells and what they begin from, by name, in the order in which they are wanted."""
     from swirl.methods.session import recording_path
 
@@ -122,7 +123,7 @@ def _do(tasks: dict[str, _Task], pool: ThreadPoolExecutor, processes: int, bar: 
     return list(failed.values())
 
 
-def _begin(running: "_Processes", base: Cell, place: Place) -> None:
+def _begin(running: "Processes", base: Cell, place: Place) -> None:
     _tell_of_no_change(running.train(base, None, place))
 
 
@@ -144,7 +145,7 @@ def base_of(cell: Cell) -> Cell:
     return Cell("warmup", recipe, f"warmup-seed{recipe.seed}-{key}")
 
 
-def _make(running: "_Processes", cell: Cell, base: Cell, place: Place) -> None:
+def _make(running: "Processes", cell: Cell, base: Cell, place: Place) -> None:
     from swirl.methods.session import recording_path
 
     commit = provenance.commit()  # before the run: what is committed while it runs is not what ran
@@ -156,7 +157,7 @@ class Failed(Exception):
     """A run ended with an exit code other than 0."""
 
 
-class _Processes:
+class Processes:
     """The runs in progress."""
 
     def __init__(self) -> None:
@@ -177,16 +178,21 @@ class _Processes:
         command += ["--cache", str(place.cache), *(["--begin-from", str(base)] if base else [])]
         environment = {**os.environ, "OMP_NUM_THREADS": str(cell.recipe.threads)}
         with log.open("a") as written:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=written, stderr=written, env=environment)
-        self._children.add(child)
-        if self._stopped:
-            child.terminate()
-        code = child.wait()
-        self._children.discard(child)
+            code, _, _ = self.call(command, stdin=subprocess.DEVNULL, stdout=written, stderr=written, env=environment)
         if code:
             last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
             raise Failed(f"{cell.name} ended with exit code {code}: {last} (see {log})")
         return folder
+
+    def call(self, command: Sequence[str], **streams: Any) -> tuple[int, str, str]:
+        """Run a command to its end: its exit code, and what it wrote, as far as that is piped here."""
+        child = subprocess.Popen(command, text=True, **streams)
+        self._children.add(child)
+        if self._stopped:
+            child.terminate()
+        out, error = child.communicate()
+        self._children.discard(child)
+        return child.returncode, out, error
 
     def stop(self) -> None:
         """End them all; each goes on later where it last saved."""

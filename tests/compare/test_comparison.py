@@ -127,7 +127,7 @@ def carried_out(monkeypatch, tmp_path, broken=(), processes=1):
             raise cells.Failed(f"{begun[-1]} failed")
         return place.runs / cell.name
 
-    monkeypatch.setattr(cells._Processes, "train", train)
+    monkeypatch.setattr(cells.Processes, "train", train)
     monkeypatch.setattr(cells, "_tell_of_no_change", lambda folder: None)
     monkeypatch.setattr(cells.kept, "keep", lambda *_: None)
     monkeypatch.setattr(cells.kept, "find", lambda *_: None)
