@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 
 from swirl import durable, imagetokens, metrics, similarity, toml
 from swirl.compare import provenance
@@ -84,6 +85,7 @@ def find(files: Path, cell: Cell) -> dict[str, Any] | None:
 
 def keep(cell: Cell, folder: Path, recording: Path, commit: str, files: Path) -> None:
     """Write the file of a cell from its run folder and the recording that it is of."""
+    torch.set_num_threads(cell.recipe.threads)  # as its run had: others go on beside it
     rows = pq.read_table(folder / "data" / "test.parquet").to_pylist()
     results = json.loads((folder / "results.json").read_text())
     wrote = _predictions(folder)
