@@ -61,6 +61,10 @@ def _check_together(arguments: argparse.Namespace) -> None:
         raise InputError("--judge and --judge-model go together: the endpoint, and the name of the model there")
     if arguments.command == "eval" and "judge" not in given and given & {"judge_requests", "judge_tokens"}:
         raise InputError("--judge-requests and --judge-tokens are caps of --judge; give it too, or leave them out")
+    if arguments.command == "agent" and "out" in given and arguments.do != "train":
+        raise InputError(f"--out is of agent train; leave it out of agent {arguments.do}")
+    if arguments.command == "agent" and "episode" in given and arguments.do != "play":
+        raise InputError(f"--episode is of agent play; leave it out of agent {arguments.do}")
     if arguments.command == "compare" and arguments.processes < 1:
         raise InputError(f"--processes {arguments.processes}: expected at least 1")
     if arguments.command == "eval":
@@ -350,11 +354,12 @@ def _add_model_commands(commands: Any) -> None:
         "All planners play the same episodes, in layouts that the run did not train on. Beside the model: random "
         "actions, and with --real plans in copies of the world itself; see docs/planning.md.",
     )
-    sub.add_argument("run", nargs="?", help="run folder or checkpoint of the forward model")
+    sub.add_argument("run", nargs="*", help="run folder or checkpoint of a forward model; several: an ensemble")
     sub.add_argument("--world", required=True, help="name of the world, see `swirl worlds`")
     sub.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="see `swirl worlds NAME`; VALUE is JSON"
     )
+    sub.add_argument("--policy", metavar="RUN", help="an agent's run folder: it proposes what is tried")
     sub.add_argument("--goal", metavar="STATE", help="reach this state, or what is in @FILE, in place of rewards")
     sub.add_argument("--episodes", type=int, default=20, help="how many (default: %(default)s)")
     sub.add_argument("--horizon", type=int, default=8, help="steps to look ahead (default: %(default)s)")
@@ -375,11 +380,20 @@ def _add_model_commands(commands: Any) -> None:
     sub = _command(
         commands,
         "agent",
-        "Train an agent by SPA or by reinforcement learning alone, or continue it; then measure it.",
+        "Train an agent by SPA or by reinforcement learning alone, or continue it; then measure it, or watch it play.",
         "Any key of the recipe can be overridden: --section.key VALUE (TOML, or a bare word).",
     )
-    sub.add_argument("do", choices=["train"], help="train: run a recipe")
-    sub.add_argument("recipe", help="a TOML file, or the name of one that comes with swirl: spa-sokoban")
-    sub.add_argument("--out", help="run folder (default: runs/RECIPE)")
+    sub.add_argument(
+        "do",
+        choices=["train", "eval", "play"],
+        help="train: run a recipe; eval: measure an agent on layouts that it never trained on; play: show an episode",
+    )
+    sub.add_argument(
+        "recipe",
+        help="a TOML file, or the name of one that comes with swirl: spa-sokoban; eval and play: a run folder, or a "
+        "recipe with a --model.name that plays by it",
+    )
+    sub.add_argument("--out", help="train: run folder (default: runs/RECIPE)")
+    sub.add_argument("--episode", type=int, metavar="N", help="play: the seed of the world (default: 0)")
     sub.add_argument("--seed", type=int, help="overrides the recipe's seed")
     sub.add_argument("--json", action="store_true", help="print JSON")

@@ -230,6 +230,11 @@ def _agent(a: argparse.Namespace) -> None:
     from swirl.agents import settings
 
     overrides = {**a.overrides, **({} if a.seed is None else {"seed": str(a.seed)})}
+    if a.do != "train":
+        from swirl.agents import agent
+
+        agent.show(agent.load(a.recipe, overrides), (a.episode or 0) if a.do == "play" else None, as_json=a.json)
+        return
     recipe = settings.load(a.recipe, overrides)
     from swirl.agents import session
 
@@ -362,12 +367,28 @@ def _plan(a: argparse.Namespace) -> None:
     search = Search(a.horizon, a.width, a.discount, a.penalty, seed=a.seed)
     goal = None if a.goal is None else _state(a.goal)
     world = worlds.make(a.world, **dict(_option(text) for text in a.option))
-    settings = (a.episodes, a.seed, goal, not a.no_model, a.real or a.no_model, a.device, a.replan, a.samples)
-    plan.show(plan.measure(world, a.run, search, a.method, *settings), as_json=a.json)
+    found = plan.measure(
+        world,
+        a.run,
+        search,
+        a.method,
+        a.episodes,
+        a.seed,
+        goal,
+        model=not a.no_model,
+        real=a.real or a.no_model,
+        device=a.device,
+        replan=a.replan,
+        samples=a.samples,
+        policy=a.policy,
+    )
+    plan.show(found, as_json=a.json)
 
 
 def _state(argument: str) -> Any:
     """The argument itself, or what is in the file that `@FILE` names: an image, by its ending, or text."""
+    if not argument.strip():
+        raise InputError("a state is empty; give its text, or @FILE")
     if not argument.startswith("@"):
         return argument
     if Path(argument[1:]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"):

@@ -285,6 +285,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if value in args:
             return value
         raise InputError(f"{key} = {value!r}, expected one of {', '.join(map(repr, args))}")
+    if origin is tuple and args[0] is str and isinstance(value, str):
+        return (value,)  # one name
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(args[0], item, key) for item in value)
     if origin is dict and isinstance(value, dict):

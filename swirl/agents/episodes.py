@@ -16,6 +16,7 @@ from swirl.agents import conversation
 from swirl.agents.arena import Scene
 from swirl.agents.player import Sampled
 from swirl.agents.replies import OPEN, Context, Form, Part, Reply, parse, told
+from swirl.agents.settings import RL
 from swirl.errors import InputError
 from swirl.worlds.base import Step
 
@@ -36,6 +37,7 @@ class Turn:
         rewards: For each of them.
         unknown: How many actions it wrote that there are not.
         penalty: For what could not be read or taken.
+        doubts: Uncertainty of each of its steps, where a model imagined them.
     """
 
     state: str
@@ -49,6 +51,7 @@ class Turn:
     rewards: list[float] = field(default_factory=list)
     unknown: int = 0
     penalty: float = 0.0
+    doubts: list[float] = field(default_factory=list)
 
     @property
     def after(self) -> str:
@@ -172,7 +175,7 @@ def play(
         InputError: A first prompt is too long.
     """
     episodes = [Episode(scene.seed, scene.layout) for scene in scenes]
-    asked = [_alone(tokenizer, scene, terms, episode) for scene, episode in zip(scenes, episodes, strict=True)]
+    asked = [opening(tokenizer, scene, terms, episode) for scene, episode in zip(scenes, episodes, strict=True)]
     lengths = list(map(len, asked))
     if max(lengths) + terms.reply > terms.max_length:
         raise InputError(
@@ -189,7 +192,7 @@ def play(
         for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
             if not _over(episodes[i], terms):
                 if terms.context == "turn":
-                    asked[i] = _alone(tokenizer, scenes[i], terms, episodes[i])
+                    asked[i] = opening(tokenizer, scenes[i], terms, episodes[i])
                     lengths[i] = len(asked[i])
                 else:
                     asked[i] = _following(player, tokenizer, episodes[i], terms, sampled)
@@ -237,10 +240,11 @@ def _act(arena: Steps, played: Sequence[tuple[Scene, Episode]], terms: Terms) ->
             if after is None:
                 turn.unknown += 1
                 continue
-            _, reward, terminated, truncated, _ = after
+            _, reward, terminated, truncated, info = after
             turn.actions.append(wanted[i][number])
             turn.states.append(scene.state)
             turn.rewards.append(reward)
+            turn.doubts += [info["uncertainty"]] if "uncertainty" in info else []
             episode.ended = terminated or truncated
             episode.success = terminated and reward > 0
     for _, episode in played:
@@ -248,8 +252,8 @@ def _act(arena: Steps, played: Sequence[tuple[Scene, Episode]], terms: Terms) ->
         turn.penalty = terms.penalty if turn.unknown or turn.read is None else 0.0
 
 
-def _alone(tokenizer: Any, scene: Scene, terms: Terms, episode: Episode) -> list[int]:
-    """The prompt of an episode's next turn as that of a new conversation."""
+def opening(tokenizer: Any, scene: Scene, terms: Terms, episode: Episode) -> list[int]:
+    """The prompt of an episode's next turn, as that of a new conversation."""
     before = conversation.introduction(scene.manual, scene.actions, terms.per_turn) if terms.told else ""
     left, turn = _left(episode, terms), len(episode.turns) + 1
     text = conversation.ask(scene.state, left, terms.form, told=terms.told, before=before, turn=turn)
@@ -270,10 +274,13 @@ def _following(player: Plays, tokenizer: Any, episode: Episode, terms: Terms, sa
     return end + conversation.following(tokenizer, text, player.ends, **terms.template)
 
 
-def worth(episode: Episode, terms: Terms, state_reward: float) -> float:
-    """What an episode is worth: its score, and a reward times the share of the states it should tell that are right.
+def worth(episode: Episode, part: Part, settings: RL) -> float:
+    """What an episode is worth to who learns from it.
 
-    A share: a reward for each would be one for playing long.
+    Its score; `state_reward` times the share of the states it should tell that are right (a share: a reward for each
+    would be one for playing long); less `penalty` times the uncertainty of each imagined step, as in MOPO
+    (arXiv 2005.13239, equation 4).
     """
-    right = [sum(turn.right(terms.part) or ()) / 2 for turn in episode.turns]
-    return episode.score + state_reward * sum(right) / len(right)
+    right = [sum(turn.right(part) or ()) / 2 for turn in episode.turns]
+    doubt = sum(sum(turn.doubts) for turn in episode.turns)
+    return episode.score + settings.state_reward * sum(right) / len(right) - settings.penalty * doubt

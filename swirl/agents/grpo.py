@@ -45,7 +45,7 @@ def learn(
         told = [_told(episode) for episode in episodes]
         return {
             **{name: [row[name] for row in told] for name in told[0]},
-            "score": [worth(episode, terms, settings.state_reward) for episode in episodes],
+            "score": [worth(episode, terms.part, settings) for episode in episodes],
             "success": [float(episode.success) for episode in episodes],
             "steps": [float(episode.steps) for episode in episodes],
         }

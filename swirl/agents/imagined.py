@@ -13,7 +13,7 @@ episode that the model drifts away in looks like any other: `info["uncertainty"]
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from gymnasium.vector.utils import batch_space
 from swirl import api, data, worlds
 from swirl.agents import head as heads
 from swirl.agents.head import Head
+from swirl.agents.learned import check_world
 from swirl.agents.simulators import Imagined, Node, Outcome, by_rules
 from swirl.api import ForwardModel
 from swirl.errors import InputError
@@ -50,9 +51,8 @@ Stepped = tuple[_Episode, float, bool, bool, dict[str, Any]]
 class ImaginedWorld(gymnasium.Env[str, np.int64]):
     """A forward model to act in.
 
-    An observation is a state's text, as the model writes it. A prediction that cannot be read ends the episode
-    (terminated) with the observation "", reward 0 and uncertainty 1. `info["uncertainty"]` is of the step; see
-    `simulators.Imagined`.
+    An observation is a state's text, as the model writes it. A step whose prediction cannot be read changes nothing.
+    `info["uncertainty"]` is of the step, then 1; see `simulators.Imagined`.
 
     Args:
         forward: Run folder, checkpoint or loaded model; or several, an ensemble.
@@ -67,8 +67,8 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
         device: Where to compute.
 
     Raises:
-        InputError: There is no start, reward and end cannot be known, the actions cannot be listed once for all
-            episodes, or a model, head or recording cannot be used.
+        InputError: A number is out of its range, there is no start, reward and end cannot be known, the actions cannot
+            be listed once for all episodes, or a model, head or recording cannot be used or is of another world.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
@@ -85,13 +85,20 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
         limit: float | None = None,
         device: str = "auto",
     ) -> None:
+        if max_steps < 1 or (limit is not None and limit < 0):
+            raise InputError(f"max_steps = {max_steps} and limit = {limit}, expected at least 1, and at least 0")
         given = [forward] if isinstance(forward, Model) else list(forward)
+        for one in given:
+            if isinstance(one, str | Path) and isinstance(world, str):
+                check_world(one, world)
         forwards = [api.load_forward(one, device) if isinstance(one, str | Path) else one for one in given]
         self._made = worlds.make(world) if isinstance(world, str) else None
         known = world if not isinstance(world, str) else self._made
         self.simulator = Imagined(forwards, samples=samples)
         self.simulator.outcome = _outcome(known, head, forwards)
         self.actions = tuple(actions or _listed(known))
+        if len(set(self.actions)) < len(self.actions):
+            raise InputError(f"actions = {', '.join(self.actions)}: one is given twice; give each once")
         states, seen = _states(starts)
         self.starts = [forwards[0].write(state) for state in states]
         self.observation_space = _space(forwards, [*self.starts, *seen])
@@ -135,12 +142,15 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
         for action in actions:
             if action not in self.action_space:
                 raise InputError(f"action {action}, expected a number from 0 to {len(self.actions) - 1}")
-        nodes = self.simulator.expand([episode.node for episode in episodes], [self.actions[int(a)] for a in actions])
-        return [self._stepped(episode, node) for episode, node in zip(episodes, nodes, strict=True)]
+        done = [self.actions[int(action)] for action in actions]
+        nodes = self.simulator.expand([episode.node for episode in episodes], done)
+        return [self._stepped(*step) for step in zip(episodes, done, nodes, strict=True)]
 
-    def _stepped(self, episode: _Episode, node: Node) -> Stepped:
-        if node.state not in self.observation_space:  # in characters that no token of the model has by itself
-            node = replace(node, state="", reward=0.0, terminated=True, uncertainty=1.0)
+    def _stepped(self, episode: _Episode, action: str, node: Node) -> Stepped:
+        if node.state not in self.observation_space:  # in characters that no token has by itself: as if unreadable
+            here = episode.node
+            [outcome] = self.simulator.outcome([here.state], [action], [here.state])
+            node = Node(here.state, *outcome, uncertainty=1.0, handle=here.handle)
         steps = episode.steps + 1
         doubtful = self.limit is not None and node.uncertainty > self.limit
         truncated = not node.terminated and (steps >= self.max_steps or doubtful)

@@ -37,16 +37,13 @@ class ImaginedArena:
         return [replace(scene, handle=self.simulator.start([scene.state])) for _ in range(count)]
 
     def step(self, scenes: Sequence[Scene], actions: Sequence[str]) -> list[Step | None]:
-        """Take an action in each scene; `None` where there is no such action, which changes nothing.
-
-        A prediction that cannot be read ends the episode where it is, without a reward.
-        """
+        """Take an action in each scene; `None` where there is no such action, which changes nothing."""
         there = [i for i, action in enumerate(actions) if action in scenes[i].actions]
         nodes = self.simulator.expand([scenes[i].handle for i in there], [actions[i] for i in there])
         found: list[Step | None] = [None] * len(scenes)
         for i, node in zip(there, nodes, strict=True):
-            scenes[i].handle, scenes[i].state = node, node.state or scenes[i].state
-            found[i] = scenes[i].state, node.reward, node.terminated, False, {"uncertainty": node.uncertainty}
+            scenes[i].handle, scenes[i].state = node, node.state
+            found[i] = node.state, node.reward, node.terminated, False, {"uncertainty": node.uncertainty}
         return found
 
     def tested(self) -> list[int]:

@@ -33,8 +33,9 @@ def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[
     `pass_at_K` for each k, `score`, `steps` per episode, and `outgrown`, the share of episodes that end because the
     model cannot read more; `readable` and `cut_off` replies, `valid_actions` among
     those written and `effective_actions` among those taken (they change the state) as shares; `observation_exact` and
-    `prediction_exact` of the states that replies tell; `reply_tokens`; and against collapse `repeated_replies`, the
-    chance that two of the replies are the same, which does not depend on how many there are.
+    `prediction_exact` of the states that replies tell; `uncertainty` of imagined steps; `reply_tokens`; and against
+    collapse `repeated_replies`, the chance that two of the replies are the same, which does not depend on how many
+    there are.
     """
     by_seed: dict[int, list[Episode]] = defaultdict(list)
     for episode in episodes:
@@ -58,6 +59,7 @@ def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[
 def monitored(episodes: Sequence[Episode]) -> dict[str, float | int]:
     """What the log says of an iteration's episodes: how they fared, and whether replies collapse."""
     turns = [turn for episode in episodes for turn in episode.turns]
+    doubts = [doubt for turn in turns for doubt in turn.doubts]
     return {
         "success": float(np.mean([episode.success for episode in episodes])),
         "score": float(np.mean([episode.score for episode in episodes])),
@@ -66,6 +68,7 @@ def monitored(episodes: Sequence[Episode]) -> dict[str, float | int]:
         "readable": float(np.mean([turn.read is not None for turn in turns])),
         "reply_tokens": float(np.mean([len(turn.reply) for turn in turns])),
         "repeated_replies": _repeated(turns),
+        **({"uncertainty": float(np.mean(doubts))} if doubts else {}),
     }
 
 
@@ -79,6 +82,7 @@ def _of_turns(turns: Sequence[Turn], part: Part) -> dict[str, list[float | None]
         "effective_actions": [_share(_effective(turn), len(turn.actions)) for turn in turns],
         "observation_exact": [both and both[0] for both in right],
         "prediction_exact": [both and both[1] for both in right],
+        "uncertainty": [_share(sum(turn.doubts), len(turn.doubts)) for turn in turns],
         "reply_tokens": [float(len(turn.reply)) for turn in turns],
     }
 
@@ -89,7 +93,7 @@ def _repeated(turns: Sequence[Turn]) -> float:
     return sum(comb(n, 2) for n in times.values()) / max(1, comb(len(turns), 2))
 
 
-def _share(part: int, whole: int) -> float | None:
+def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 

@@ -3,27 +3,28 @@
     swirl plan runs/lake --world frozenlake --horizon 6 --real
 
 Episodes begin in layouts that the run did not train on. Reward and end of imagined steps are read off the states where
-the world has rules for that (`base.Rules`); else a head is fitted on the run's labelled transitions.
+the world has rules for that (`base.Rules`); else a head is fitted on the run's labelled transitions. A policy proposes
+what is tried where one is given, and is measured without planning too.
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from swirl import api, progress
-from swirl.agents import head
+from swirl.agents import agent, proposals
 from swirl.agents.control import Blind, at_random, control, results
+from swirl.agents.learned import Run, check_world, outcome_of, trained_layouts
 from swirl.agents.planning import METHODS, Plan, Planner, Search, Task
-from swirl.agents.simulators import Expand, Imagined, Outcome, Real, Simulator, by_rules, no_outcome
-from swirl.api import ForwardModel
+from swirl.agents.proposals import Proposals
+from swirl.agents.simulators import Expand, Imagined, Real, Simulator, no_outcome
 from swirl.errors import InputError
 from swirl.eval import rows
 from swirl.worlds import World
-from swirl.worlds.base import Rules, unknown
+from swirl.worlds.base import unknown
 
 DRAWS = 50
 """Seeds that are tried for each episode, until one draws a layout that is not trained on."""
@@ -31,7 +32,7 @@ DRAWS = 50
 
 def measure(
     world: World,
-    run: str | Path | None,
+    runs: Sequence[Run],
     search: Search,
     method: str = "beam",
     episodes: int = 20,
@@ -42,12 +43,14 @@ def measure(
     device: str = "auto",
     replan: int = 1,
     samples: int = 1,
+    policy: Run | None = None,
 ) -> rows.Results:
     """Success, return, steps and calls per action of planning, with their intervals over episodes.
 
     Args:
         world: Where to act.
-        run: Run folder or checkpoint of a forward model; of a run folder no layout is met that it trained on.
+        runs: Run folders or checkpoints of forward models, several an ensemble; of a run folder no layout is met that
+            it trained on.
         search: How to search.
         method: One of `planning.METHODS`.
         episodes: How many; all planners play the same.
@@ -58,28 +61,35 @@ def measure(
         device: Where to compute.
         replan: Steps of a plan that are taken before the next one is made.
         samples: Predictions of an imagined step, see `simulators.Imagined`; of one every step is sure.
+        policy: Run folder of an agent, which proposes what is tried.
 
     Returns:
-        Rows of `random`, of the checkpoint and of `real-world`; see `eval.rows`.
+        Rows of `random` or of `policy` alone, of the checkpoint and of `real-world`; see `eval.rows`.
 
     Raises:
-        InputError: A number or a name cannot be used, the model cannot be loaded, rewards are neither read off states
-            nor can be learned, or the world draws trained layouts only.
+        InputError: A number or a name cannot be used, a model cannot be loaded or is of another world, rewards are
+            neither read off states nor can be learned, or the world draws trained layouts only.
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    if episodes < 1:
-        raise InputError(f"--episodes {episodes}, expected at least 1")
-    if model and run is None:
+    for name, value, least in (("--episodes", episodes, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise InputError(f"{name} {value}, expected at least {least}")
+    if model and not runs:
         raise InputError("no model to plan in; give a run, or --no-model to plan in the world itself")
-    forward = api.load_forward(run, device) if model and run is not None else None
-    outcome = no_outcome if goal is not None else outcome_of(world, forward, run)
-    seeds = list(islice(_unseen(world, trained_layouts(run), seed, episodes * DRAWS), episodes))
+    for run in runs:
+        check_world(run, world.name)
+    forwards = [api.load_forward(run, device) for run in runs] if model else []
+    first = (forwards[0], runs[0]) if forwards else (None, None)
+    outcome = no_outcome if goal is not None else outcome_of(world, *first)
+    seeds = list(islice(_unseen(world, trained_layouts(runs), seed, episodes * DRAWS), episodes))
     if len(seeds) < episodes:
         raise InputError(
-            f"{world.name} drew {len(seeds)} layouts that {run} did not train on, expected {episodes}; give fewer "
-            "--episodes, or options that make more layouts"
+            f"{world.name} drew {len(seeds)} layouts that {', '.join(map(str, runs))} did not train on, expected "
+            f"{episodes}; give fewer --episodes, or options that make more layouts"
         )
+    propose = None if policy is None else _proposals(world, policy, seed)
+    search = replace(search, policy=propose)
 
     def planner(expand: Expand, tasks: Sequence[Task]) -> list[Plan]:
         return METHODS[method](expand, tasks, search)
@@ -89,39 +99,27 @@ def measure(
         return results(name, episodes, simulator.calls)
 
     out = played("random", Blind(), at_random, 1)
-    if forward is not None:
-        out += played(str(forward.checkpoint), Imagined([forward], outcome, samples), planner, replan)
+    if propose is not None:
+        out += played("policy", Blind(), proposals.alone(propose), 1)
+    if forwards:
+        name = " + ".join(str(forward.checkpoint) for forward in forwards)
+        out += played(name, Imagined(forwards, outcome, samples), planner, replan)
     if real:
         out += played("real-world", Real(), planner, replan)
     return out
 
 
-def outcome_of(world: World, forward: ForwardModel | None, run: str | Path | None) -> Outcome:
-    """How rewards and ends of imagined steps are known: by the world's rules, or a head fitted on a run's labels.
+def _proposals(world: World, run: Run, seed: int) -> Proposals:
+    """What an agent of the same world would do.
 
     Raises:
-        InputError: There are neither.
+        InputError: It cannot be loaded, or plays another world.
     """
-    if isinstance(world, Rules):
-        return by_rules(world)
-    if forward is None or run is None:
-        return no_outcome
-    labelled = Path(run) / "data" / "labelled.parquet"
-    if not labelled.is_file():
-        raise InputError(
-            f"the states of {world.name} do not tell its reward, and {run} has no labelled transitions to learn it "
-            "from; give a run folder, or plan for a --goal"
-        )
-    return head.fit(forward, pq.read_table(labelled).to_pylist()).outcome
-
-
-def trained_layouts(run: str | Path | None) -> set[str]:
-    """Names of the layouts that a run trained or validated on; none for what is no run folder."""
-    if run is None:
-        return set()
-    parts = [Path(run) / "data" / f"{part}.parquet" for part in ("labelled", "state_only", "validation")]
-    tables = [pq.read_table(part, columns=["layout"]) for part in parts if part.is_file()]
-    return {name for table in tables for name in table["layout"].unique().to_pylist() if name is not None}
+    loaded = agent.load(run)
+    if loaded.recipe.play.world != world.name:
+        raise InputError(f"{run} plays {loaded.recipe.play.world!r}, not {world.name!r}; give an agent that does")
+    state, _ = world.reset(seed)
+    return Proposals(loaded, getattr(world, "manual", ""), world.actions(state) or (), seed=seed)
 
 
 def _unseen(world: World, trained: set[str], first: int, most: int) -> Iterator[int]:
@@ -142,6 +140,6 @@ def show(found: rows.Results, as_json: bool) -> None:
     for name, of in named.items():
         success, total = of["success"], of["return"]
         cells = [success["value"], rows.interval(success), total["value"], rows.interval(total)]
-        label = name if name in ("random", "real-world") else Path(name).name
+        label = " + ".join(Path(one).name for one in name.split(" + "))
         table.append([label, success["n"], *cells, of["steps"]["value"], of["calls"]["value"]])
     progress.table("Planning", columns, table)

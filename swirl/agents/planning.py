@@ -9,7 +9,8 @@ simulator (`simulators`) for a whole depth at once:
     [plan] = beam(simulator.expand, [Task(simulator.start([state]), lambda node: ("left", "right"))], Search(horizon=5))
 
 A plan is as long as the horizon, unless the episode ends before or nothing new is left to reach. Among equal scores
-one comes first that leaves the episode going, then the shorter, then the first in the order of the actions' names.
+one comes first that leaves the episode going, then the likelier under the policy, then the shorter, then the first in
+the order of the actions' names.
 
 Towards a *goal*, a state, rewards are not looked at: the value is 1 at the goal, half the token F1 of any other state,
 and 0 where the episode has ended elsewhere.
@@ -334,12 +335,13 @@ def _is_over(task: Task, node: Node) -> bool:
     return node.terminated or _is_goal(task, node)
 
 
-def _rank(plan: Plan) -> tuple[float, bool, bool, int, tuple[str, ...]]:
+def _rank(plan: Plan) -> tuple[float, bool, bool, float, int, tuple[str, ...]]:
     """Smallest for the best plan; one to do nothing is the last among equals.
 
     Scores are rounded, for sums of equal rewards differ in their last digits.
     """
-    return -round(plan.score, 9), plan.nodes[-1].terminated, not plan.actions, len(plan.actions), plan.actions
+    ends, idle = plan.nodes[-1].terminated, not plan.actions
+    return -round(plan.score, 9), ends, idle, -round(plan.likelihood, 9), len(plan.actions), plan.actions
 
 
 METHODS: dict[str, Callable[[Expand, Sequence[Task], Search], list[Plan]]] = {"beam": beam, "cem": cem}

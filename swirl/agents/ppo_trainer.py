@@ -146,7 +146,7 @@ def _iterate(training: Training, arena: Arena, terms: Terms, settings: RL, seed:
     player = Player(training.policy, training.tokenizer, terms.reply, seed=number)
     episodes = play(player, training.tokenizer, arena, scenes, terms)
     groups = [episodes[i : i + settings.size] for i in range(0, len(episodes), settings.size)]
-    scores = [[worth(episode, terms, settings.state_reward) for episode in group] for group in groups]
+    scores = [[worth(episode, terms.part, settings) for episode in group] for group in groups]
     kept = ppo.most_spread(scores, settings.keep)
     learned = kept or range(len(groups))
     chosen = [(episode, score) for i in learned for episode, score in zip(groups[i], scores[i], strict=True)]

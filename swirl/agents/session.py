@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from swirl import durable, ledger, progress
+from swirl.agents.learned import check_world
 from swirl.agents.settings import AgentRecipe
 from swirl.agents.spa import spa
 from swirl.agents.stages import Stages
@@ -33,13 +34,11 @@ def run_recipe(recipe: AgentRecipe, out: Path) -> dict[str, Any]:
         MissingPartError: The recipe asks for a part that is not installed.
     """
     torch.set_num_threads(recipe.threads)
-    for key, place in (
-        ("rl.model", recipe.rl.model),
-        ("clone.data", recipe.clone.data),
-        ("clone.inverse", recipe.clone.inverse),
-    ):
+    models = [("rl.model", run) for run in recipe.rl.model]
+    for key, place in (*models, ("clone.data", recipe.clone.data), ("clone.inverse", recipe.clone.inverse)):
         if place and not Path(place).exists():
             raise InputError(f"{key} = {place!r} is not there; give the path of one that is")
+        check_world(place, recipe.play.world)
     with ledger.Run.open(out, recipe.toml()) as run:
         stages = Stages(run, recipe)
         # For `data.leave_out`, of models that agents train in.

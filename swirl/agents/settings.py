@@ -131,8 +131,10 @@ class RL:
 
     algorithm: Literal["ppo", "grpo"] = "ppo"
     """`ppo`: with a critic, as the paper; `grpo`: by TRL, what an episode is worth against others of its seed."""
-    model: str = ""
-    """Run folder or checkpoint of a forward model to train inside of; empty: the world itself."""
+    model: tuple[str, ...] = ()
+    """Run folder or checkpoint of a forward model to train inside of; several are an ensemble; none: the world."""
+    penalty: float = 0.0
+    """What a step of uncertainty 1 in such a model takes from what an episode is worth, see `simulators.Imagined`."""
     iterations: int = 1000
     """Times that episodes are played and learned from."""
     groups: int = 32
@@ -222,7 +224,7 @@ _RANGES: recipes.Ranges = {
     "0 or more": (
         lambda value: 0 <= value < math.inf,
         "seed base.lr_warmup self_play.temperature tune.lr_warmup clone.lr_warmup rl.iterations rl.clip_low "
-        "rl.clip_high rl.value_clip rl.entropy rl.state_reward",
+        "rl.clip_high rl.value_clip rl.entropy rl.state_reward rl.penalty",
     ),
     "more than 0": (
         lambda value: 0 < value < math.inf,
@@ -247,6 +249,11 @@ def load(path: str | Path, overrides: Mapping[str, str] | None = None) -> AgentR
         raise InputError(
             "play.told = true with model.name = 'tiny', which follows no instructions; set play.told = false, or give "
             "a model that does"
+        )
+    if recipe.play.reply >= recipe.model.max_length:
+        raise InputError(
+            f"play.reply = {recipe.play.reply} with model.max_length = {recipe.model.max_length} leaves no room for a "
+            "prompt; lower the one or raise the other"
         )
     if recipe.method == "clone" and not recipe.clone.data:
         raise InputError("method = 'clone' without demonstrations; give clone.data, a recording")

@@ -35,10 +35,10 @@ class Node:
     """A state in a simulator, and the step that led there.
 
     Attributes:
-        state: Its text; "" where a model's prediction cannot be read.
+        state: Its text.
         reward: Of the step.
         terminated: Whether nothing comes after it.
-        uncertainty: Of the prediction: 0 sure, 1 not to be trusted at all.
+        uncertainty: Of the prediction: 0 sure, 1 nothing is known.
         handle: What the simulator goes on from; nobody else's.
     """
 
@@ -87,8 +87,9 @@ class Imagined:
 
     The next state of a step is the model's greedy prediction. With samples, or with several models (an ensemble, say of
     runs of several seeds), it is the commonest prediction, the first of those that are equally common; its uncertainty
-    is 1 - its share. A prediction that cannot be read, or did not end, is none; where there is no other, the node is
-    terminated, without a reward and with uncertainty 1. A step is predicted once: what followed is remembered.
+    is 1 - its share. A prediction that cannot be read, or did not end, is none; where there is no other, the step leads
+    nowhere: the state stays, its reward and end are those of a step that changes nothing, and its uncertainty is 1. To
+    end there for nothing would pay wherever steps cost. A step is predicted once: what followed is remembered.
 
     Args:
         forwards: Models of one world; each is asked greedily where there are several.
@@ -139,14 +140,13 @@ class Imagined:
         columns = [predict(forward, rows, self.samples, self.seed) for forward in self.forwards]
         self.calls += len(steps) * self.samples * len(self.forwards)
         chosen = [commonest([text for group in groups for text in group]) for groups in zip(*columns, strict=True)]
-        readable = [i for i, (text, _) in enumerate(chosen) if text]
-        self.unreadable += len(steps) - len(readable)
-        before, _, done = zip(*(steps[i] for i in readable), strict=True) if readable else ((), (), ())
-        told = self.outcome(before, done, [chosen[i][0] for i in readable]) if readable else []
-        outcomes = dict(zip(readable, told, strict=True))
+        self.unreadable += sum(not text for text, _ in chosen)
+        before, _, done = zip(*steps, strict=True)
+        after = [text or state for (text, _), state in zip(chosen, before, strict=True)]
+        outcomes = self.outcome(before, done, after)
         return [
-            Node(text, *outcomes.get(i, (0.0, True)), uncertainty, self._past(steps[i]))
-            for i, (text, uncertainty) in enumerate(chosen)
+            Node(state, *outcome, uncertainty, self._past(step))
+            for state, outcome, (_, uncertainty), step in zip(after, outcomes, chosen, steps, strict=True)
         ]
 
     def _past(self, step: tuple[str, tuple[str, ...], str]) -> tuple[str, ...]:

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from swirl import api, durable, ledger, models, order, tiny, train
 from swirl.agents import cloning, clumsy, conversation, evaluation, grpo, measures, ppo_trainer, selfplay, testing
+from swirl.agents.agent import arena_of, terms_of
 from swirl.agents.arena import WorldArena
 from swirl.agents.clumsy import say
 from swirl.agents.episodes import Episode, Terms
 from swirl.agents.imagined_arena import ImaginedArena
-from swirl.agents.plan import outcome_of, trained_layouts
+from swirl.agents.learned import check_world, outcome_of, trained_layouts
 from swirl.agents.replies import Form
 from swirl.agents.settings import SELF_PLAY, AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined
@@ -30,6 +31,8 @@ logger = logging.getLogger("swirl")
 
 TEXTS = 300
 """Seeds whose first states and replies make a tiny model's vocabulary."""
+DOUBTFUL = 0.1
+"""Mean uncertainty of imagined steps above which a run warns."""
 ROWS = pa.schema(
     [("prompt", pa.list_(pa.int32())), ("completion", pa.list_(pa.int32())), ("weights", pa.list_(pa.float32()))]
 )
@@ -50,25 +53,12 @@ class Stages:
     def __init__(self, run: ledger.Run, recipe: AgentRecipe) -> None:
         self.run, self.recipe = run, recipe
         self.device = models.device_of(recipe.device)
-        self.arena = WorldArena(recipe.play.world, recipe.play.options, recipe.evaluation.seeds, recipe.seed)
+        self.arena = arena_of(recipe)
         self.policies: dict[str, Path] = {}
 
     def terms(self, form: Form) -> Terms:
         """How episodes go, with replies in a form."""
-        play_, model = self.recipe.play, self.recipe.model
-        return Terms(
-            turns=play_.turns,
-            per_turn=play_.per_turn,
-            actions=play_.actions,
-            penalty=play_.penalty,
-            reply=play_.reply,
-            form=form,
-            part=play_.part,
-            told=play_.told,
-            max_length=model.max_length,
-            template=model.chat_template_kwargs,
-            context=play_.context,
-        )
+        return terms_of(self.recipe, form)
 
     def seed(self, name: str) -> int:
         """A seed for a stage, from the recipe's and the stage's name."""
@@ -100,23 +90,25 @@ class Stages:
     @cached_property
     def imagined(self) -> ImaginedArena | None:
         """The learned world that is trained in; `None` where that is the world itself."""
-        if not self.recipe.rl.model:
+        runs = self.recipe.rl.model
+        if not runs:
             return None
-        trained = trained_layouts(self.recipe.rl.model)
-        if not trained:
-            logger.warning(
-                "%s is no run folder, or its data name no layouts: whether it was trained on those that agents are "
-                "tested on cannot be told",
-                self.recipe.rl.model,
-            )
-        if seen := trained & self.arena.held_out:
-            raise InputError(
-                f"{self.recipe.rl.model} was trained on {len(seen)} of the {len(self.arena.held_out)} layouts that "
-                "agents are tested on; train it on others, or in a larger world"
-            )
-        forward = api.load_forward(self.recipe.rl.model, self.recipe.device)
-        outcome = outcome_of(self.arena.world(), forward, self.recipe.rl.model)
-        return ImaginedArena(self.arena, Imagined([forward], outcome))
+        for run in runs:
+            check_world(run, self.recipe.play.world)
+            if not trained_layouts([run]):
+                logger.warning(
+                    "%s is no run folder, or its data name no layouts: whether it was trained on those that agents are "
+                    "tested on cannot be told",
+                    run,
+                )
+            if seen := trained_layouts([run]) & self.arena.held_out:
+                raise InputError(
+                    f"{run} was trained on {len(seen)} of the {len(self.arena.held_out)} layouts that agents are "
+                    "tested on; train it on others, or in a larger world"
+                )
+        forwards = [api.load_forward(run, self.recipe.device) for run in runs]
+        outcome = outcome_of(self.arena.world(), forwards[0], runs[0])
+        return ImaginedArena(self.arena, Imagined(forwards, outcome))
 
     def learn(self, policy: Path) -> Path:
         """Stage 3: reinforcement learning on the task's reward, in the world or in the model of it."""
@@ -139,6 +131,7 @@ class Stages:
                 },
             )
             shutil.rmtree(out / "trainer", ignore_errors=True)
+            _tell_of_doubt((out / "log.jsonl").read_text())
 
         self.policies["rl"] = self.run.phase("rl", work)
         return self.policies["rl"]
@@ -267,3 +260,14 @@ class Stages:
     def _load(self, policy: Path) -> tuple[Any, Any]:
         spec = self.recipe.model
         return models.load(policy, self.device, spec.dtype, spec.trust_remote_code)
+
+
+def _tell_of_doubt(log: str) -> None:
+    """Say so where much of what was learned from was a guess: what is gained there need not be had in the world."""
+    doubts = [row["uncertainty"] for row in map(json.loads, log.splitlines()) if "uncertainty" in row]
+    if doubts and (last := float(np.mean(doubts[-10:]))) > DOUBTFUL:
+        logger.warning(
+            "the learned world was unsure of %.0f %% of the last steps in it, or could not say what follows; see "
+            "rl.penalty, or train the model on more",
+            100 * last,
+        )

@@ -1,6 +1,6 @@
 """The test of an agent's run: the policy of every stage on the seeds of validation, beside a perfect player."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def measured(
         for form in _forms(recipe, name):
             for where, arena in arenas.items():
                 told = {"policy": name, "form": form, "arena": where, "seed": recipe.seed}
-                rows += [told | row for row in _measured(model, tokenizer, arena, terms(form), samples)]
+                rows += [told | row for row in sampled_and_greedy(model, tokenizer, arena, terms(form), samples)]
     return rows
 
 
@@ -55,7 +55,8 @@ def solved(recipe: AgentRecipe, arena: WorldArena, terms: Terms, tokenizer: Any,
     return [told | row for row in found]
 
 
-def _measured(model: Any, tokenizer: Any, arena: Arena, terms: Terms, samples: int) -> Sequence[dict[str, Any]]:
+def sampled_and_greedy(model: Any, tokenizer: Any, arena: Arena, terms: Terms, samples: int) -> Rows:
+    """Rows of `measures.measure` of a policy, `samples` episodes of each seed, and Pass@1 of its greedy ones."""
     found = evaluation.tested(model, tokenizer, arena, terms, samples)
     greedy = evaluation.tested(model, tokenizer, arena, terms, 1, 0.0)
     [first] = [row for row in greedy if row["metric"] == "pass_at_1"]

@@ -1,13 +1,18 @@
 """Whole runs of an agent: what is learned, what is kept, and what a kill leaves."""
 
 import json
+import math
 
 import pyarrow.parquet as pq
 import pytest
+from agent_runs import SMALL
+from choice import LETTERS
 from whole_runs import differing
 
-from swirl import models
-from swirl.agents import session, settings
+from swirl import models, worlds
+from swirl.agents import agent, plan, proposals, session, settings
+from swirl.agents.planning import Search, Task
+from swirl.agents.simulators import Node
 from swirl.cli import main
 from swirl.errors import InputError
 
@@ -30,6 +35,67 @@ def test_reinforcement_learning_finds_what_is_rewarded(algorithm, recipe_file, s
     assert value(results, "base", "pass_at_1") < 0.6
     assert value(results, "rl", "pass_at_1") > 0.75
     assert 0 < results["steps"]["rl"] <= 40 * 64
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory, one_thread):
+    """A finished run that says the letter more often than not."""
+    folder = tmp_path_factory.mktemp("agents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(worlds.WORLDS, "choice", "choice:Choice")
+        (folder / "recipe.toml").write_text("")
+        more = {"rl.iterations": "40", "rl.save_every": "40", "evaluation.last_samples": "4"}
+        session.run_recipe(settings.load(folder / "recipe.toml", SMALL | more), folder / "run")
+    return folder / "run"
+
+
+def test_an_agent_is_measured_and_watched_by_its_run_folder(learned, small, capsys):
+    rows = json.loads((learned / "results.json").read_text())["rows"]
+    last = [row for row in rows if row["policy"] == "rl"]
+    assert main(["agent", "eval", str(learned), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [{key: row[key] for key in found[0]} for row in last] == found
+    assert main(["agent", "eval", str(learned), "--evaluation.seeds", "3", "--evaluation.samples", "2"]) == 0
+    table = capsys.readouterr().out
+    assert "pass_at_2" in table
+    assert "pass_at_4" not in table
+    assert main(["agent", "play", str(learned), "--episode", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "--- turn 1\nletter b of 004\n<think>" in shown
+    assert main(["agent", "play", str(learned), "--episode", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["turns"][0]["state"] == "letter b of 004"
+    base = next(learned.glob("phases/*-base"))
+    words = ["agent", "eval", str(learned), "--model.name", str(base), "--json"]  # another policy in its place
+    assert main(words) == 0
+    start = [row for row in rows if row["policy"] == "base"]
+    assert [{key: row[key] for key in found[0]} for row in start] == json.loads(capsys.readouterr().out)
+
+
+def test_what_is_no_agent_is_refused(learned, small, tmp_path):
+    for name in ("ledger.json", "recipe.toml"):
+        (tmp_path / name).write_text((learned / name).read_text())
+    with pytest.raises(InputError, match="has no policy; give a run of `swirl agent train` that is finished"):
+        agent.load(tmp_path)
+    (tmp_path / "results.json").write_text('{"forward": "phases/01"}')
+    with pytest.raises(InputError, match="has no policy"):
+        agent.load(tmp_path)
+
+
+def test_a_policy_proposes_what_it_writes_and_plays_alone_by_what_it_writes_most(learned, small):
+    propose = proposals.Proposals(agent.load(learned), "", LETTERS, samples=8)
+    [first, again] = propose(["letter a of 901", "letter a of 901"])
+    assert first == again
+    assert sum(math.exp(chance) for _, chance in first) == pytest.approx(1)
+    assert [chance for _, chance in first] == sorted((chance for _, chance in first), reverse=True)
+    states = [f"letter {'abc'[n % 3]} of {n:03}" for n in range(30)]
+    plans = proposals.alone(propose)(lambda *_: [], [Task(Node(state), lambda node: LETTERS) for state in states])
+    assert sum(plan.actions == (state[7],) for plan, state in zip(plans, states, strict=True)) > 20
+    world = worlds.make("choice")
+    rows = plan.measure(world, [], Search(horizon=1), episodes=12, model=False, real=True, policy=learned)
+    success = {row["model"]: row["value"] for row in rows if row["metric"] == "plan_success"}
+    assert success["random"] < success["policy"] <= success["real-world"]
+    with pytest.raises(InputError, match="plays 'choice', not 'frozenlake'"):
+        plan.measure(worlds.make("frozenlake"), [], Search(), model=False, policy=learned)
 
 
 @pytest.mark.parametrize("context", ["episode", "turn"])
@@ -122,6 +188,7 @@ def test_killed_in_every_stage_a_run_ends_as_one_that_was_not(swirl, recipe_file
         ({"play.penalty": "0.1"}, "expected 0 or less"),
         ({"rl.fomr": "plain"}, "did you mean rl.form"),
         ({"play.reply": "250"}, "raise it"),
+        ({"play.reply": "256"}, "leaves no room for a prompt; lower the one"),
         ({"base.variants": "[]"}, "leaves a tiny model nothing to learn from"),
         ({"rl.algorithm": "grpo", "play.context": "turn"}, "reads whole episodes"),
         ({"model.lora_rank": "4"}, "trains all weights in float32"),
@@ -142,7 +209,10 @@ def test_a_recipe_that_no_run_could_use_is_refused(overrides, message, recipe_fi
     ("words", "message"),
     [
         (["agent"], "the following arguments are required"),
-        (["agent", "play", "a.toml"], "invalid choice: 'play'"),
+        (["agent", "pray", "a.toml"], "invalid choice: 'pray'"),
+        (["agent", "eval", "RECIPE"], "its model is 'tiny', which a run makes"),
+        (["agent", "play", "RECIPE", "--out", "x"], "--out is of agent train"),
+        (["agent", "eval", "RECIPE", "--episode", "1"], "--episode is of agent play"),
         (["agent", "train", "none.toml"], "no recipe at none.toml"),
         (["agent", "train", "RECIPE", "--rl.fomr", "plain"], "did you mean rl.form"),
         (["agent", "train", "RECIPE", "--tune.epochs", "few"], "expected a whole number"),

@@ -106,15 +106,34 @@ def test_doubt_above_the_limit_truncates(settings, monkeypatch):
         assert info == {"uncertainty": pytest.approx(1 / 3)}
 
 
+class Taxed(Counter):
+    """Takes a reward for standing still."""
+
+    def outcome(self, state, next_state):
+        return (-0.25, False) if state == next_state else super().outcome(state, next_state)
+
+
 @pytest.mark.parametrize("lost", ["", "count ∮"])
-def test_what_cannot_be_read_ends_the_episode(settings, monkeypatch, lost):
+def test_what_cannot_be_read_changes_nothing_and_costs_what_that_costs(settings, monkeypatch, lost):
     """Or is in characters that neither a token nor a state has."""
     monkeypatch.setattr(simulators, "predict", lambda forward, rows, n, seed: [[lost]] * len(rows))
-    env = ImaginedWorld(**settings, limit=0.5)
-    env.reset(seed=0)
-    state, *rest = env.step(UP)
-    assert (state, *rest) == ("", 0.0, True, False, {"uncertainty": 1.0})
-    assert state in env.observation_space
+    for limit in (None, 0.5):
+        env = ImaginedWorld(**settings | {"world": Taxed()}, limit=limit)
+        start, _ = env.reset(seed=0)
+        assert env.step(UP) == (start, -0.25, False, limit is not None, {"uncertainty": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"max_steps": 0}, "max_steps = 0"),
+        ({"limit": -1.0}, "limit = -1.0"),
+        ({"actions": ["up", "up"]}, "up, up: one is given twice"),
+    ],
+)
+def test_numbers_and_actions_that_cannot_be_are_refused(settings, changed, message):
+    with pytest.raises(InputError, match=message):
+        ImaginedWorld(**settings | changed)
 
 
 def test_observations_may_hold_what_states_and_tokens_hold(settings, forward):

@@ -74,7 +74,11 @@ def test_replies_are_measured():
     good = turn("s0", ["s1", "s1"], Reply(("Up", "Up"), "", "s0", "s2"))
     odd = turn("s1", ["s2"], Reply(("Up", "Fly"), "", "s0", "s2"), unknown=1, penalty=-0.1, text="b")
     bad = turn("s2", [], None, penalty=-0.1, finished=False)
+    assert "uncertainty" not in values([Episode(7, "", [good, odd, bad])]), "of a world"
+    good.doubts, odd.doubts = [0.5, 0.0], [1.0]
+    assert monitored([Episode(7, "", [good, odd, bad])])["uncertainty"] == pytest.approx(0.5)
     found = values([Episode(7, "", [good, odd, bad])])
+    assert found["uncertainty"] == pytest.approx((0.25 + 1) / 2)
     assert found["score"] == pytest.approx(-0.1 * 3 - 0.2)
     assert found["steps"] == 3
     assert found["readable"] == pytest.approx(2 / 3)

@@ -27,7 +27,7 @@ def values(rows, model):
 
 
 def test_all_planners_play_the_same_episodes_that_were_not_trained_on(run):
-    rows = plan.measure(Counter(), run, Search(horizon=3), episodes=4, seed=0, real=True)
+    rows = plan.measure(Counter(), [run], Search(horizon=3), episodes=4, seed=0, real=True)
     names = list(dict.fromkeys(row["model"] for row in rows))
     assert names[0] == "random"
     assert names[2] == "real-world"
@@ -44,29 +44,40 @@ def test_all_planners_play_the_same_episodes_that_were_not_trained_on(run):
 
 
 def test_where_every_layout_was_trained_on_that_is_said(run, monkeypatch):
-    monkeypatch.setattr(plan, "trained_layouts", lambda run: {"0", "1", "2"})
+    monkeypatch.setattr(plan, "trained_layouts", lambda runs: {"0", "1", "2"})
     with pytest.raises(InputError, match=r"counter drew 0 layouts that .* did not train on, expected 2; give fewer"):
-        plan.measure(Counter(), run, Search(), episodes=2)
+        plan.measure(Counter(), [run], Search(), episodes=2)
 
 
 def test_layouts_of_a_run_and_of_no_run(run, tmp_path, monkeypatch):
-    assert plan.trained_layouts(run) == {"0"}
+    assert plan.trained_layouts([run]) == {"0"}
     pq.write_table(pa.table({"layout": ["1", None]}), tmp_path / "state_only.parquet")
     (tmp_path / "data").mkdir()
     shutil.move(tmp_path / "state_only.parquet", tmp_path / "data")
-    assert plan.trained_layouts(tmp_path) == {"1"}
+    assert plan.trained_layouts([tmp_path, run]) == {"0", "1"}
     monkeypatch.chdir(tmp_path)
-    assert plan.trained_layouts(None) == set()
+    assert plan.trained_layouts([]) == set()
+
+
+def test_several_runs_are_an_ensemble_that_learned_what_any_of_them_did(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    labelled = other / "data" / "labelled.parquet"
+    table = pq.read_table(labelled)
+    pq.write_table(table.set_column(table.schema.get_field_index("layout"), "layout", [["1"] * len(table)]), labelled)
+    rows = plan.measure(Counter(), [run, other], Search(horizon=3), episodes=3, seed=0)
+    name = rows[-1]["model"]
+    assert [one.rpartition("/")[2] for one in name.split(" + ")] == ["01-start", "01-start"]
+    assert values(rows, name)["steps"] == 1, "of the layout 2 alone, which begins at 3"
 
 
 def test_a_world_without_rules_has_its_rewards_learned_from_the_run(run, tmp_path):
-    found = plan.measure(Silent(), run, Search(horizon=3), episodes=4)
+    found = plan.measure(Silent(), [run], Search(horizon=3), episodes=4)
     model = found[-1]["model"]
     assert values(found, model)["success"] == 1
     checkpoint = run / json.loads((run / "results.json").read_text())["forward"]
     with pytest.raises(InputError, match=r"the states of counter do not tell its reward, and .* has no labelled trans"):
-        plan.measure(Silent(), checkpoint, Search())
-    towards = plan.measure(Silent(), checkpoint, Search(horizon=3), episodes=3, goal=state_of(2))  # which needs none
+        plan.measure(Silent(), [checkpoint], Search())
+    towards = plan.measure(Silent(), [checkpoint], Search(horizon=3), episodes=3, goal=state_of(2))  # which needs none
     assert values(towards, model)["success"] == 1
     assert values(towards, model)["steps"] == (1 + 0 + 1) / 3
 
@@ -78,7 +89,7 @@ def test_what_is_learned_is_what_was_recorded(run, tmp_path):
     rows = pq.read_table(labelled).to_pylist()
     paid = [row | {"reward": float(row["action"] == "down"), "terminated": False} for row in rows]
     pq.write_table(pa.Table.from_pylist(paid), labelled)
-    found = plan.measure(Silent(), tmp_path / "run", Search(horizon=2), episodes=3)
+    found = plan.measure(Silent(), [tmp_path / "run"], Search(horizon=2), episodes=3)
     assert values(found, found[-1]["model"])["success"] == 0
     assert values(found, found[-1]["model"])["steps"] == (2 + 3 + 2) / 3
 
@@ -93,7 +104,7 @@ def test_a_plan_is_followed_for_as_long_as_it_is_asked_and_every_step_predicted_
             seen.append((simulator, *rest[2:])) or real(world, simulator, *rest, **more)
         ),
     )
-    plan.measure(Counter(), run, Search(horizon=3), episodes=2, real=True, replan=2, samples=3)
+    plan.measure(Counter(), [run], Search(horizon=3), episodes=2, real=True, replan=2, samples=3)
     (_, model, copies) = seen
     assert (model[0].samples, model[1:], copies[1:]) == (3, (2, None), (2, None))
 
@@ -103,13 +114,14 @@ def test_a_plan_is_followed_for_as_long_as_it_is_asked_and_every_step_predicted_
     [
         ({"method": "bean"}, "unknown method 'bean': did you mean 'beam'"),
         ({"episodes": 0}, "--episodes 0, expected at least 1"),
-        ({"run": None}, "no model to plan in; give a run, or --no-model"),
-        ({"run": "/gone"}, "no such folder"),
+        ({"seed": -5}, "--seed -5, expected at least 0"),
+        ({"runs": []}, "no model to plan in; give a run, or --no-model"),
+        ({"runs": ["/gone"]}, "no such folder"),
     ],
 )
 def test_what_cannot_be_measured(run, changed, message):
     with pytest.raises(InputError, match=message):
-        plan.measure(**{"world": Counter(), "run": run, "search": Search()} | changed)
+        plan.measure(**{"world": Counter(), "runs": [run], "search": Search()} | changed)
 
 
 def swirl(capsys, *words):
@@ -146,22 +158,27 @@ def test_the_command_prints_rows_or_a_table(capsys):
 def test_the_command_passes_on_what_it_is_told(capsys, monkeypatch, tmp_path):
     seen = {}
 
-    def measure(world, *given):
-        seen.update(world=world, given=given)
+    def measure(world, *given, **named):
+        seen.update(world=world, given=given, named=named)
         return []
 
     monkeypatch.setattr(plan, "measure", measure)
     (tmp_path / "goal.txt").write_text("P _\n_ G\n")
-    words = ("runs/x", *LAKE, "--goal", f"@{tmp_path}/goal.txt", "--episodes", "5", "--horizon", "2", "--width", "3")
+    words = ("runs/x", "runs/y", *LAKE, "--goal", f"@{tmp_path}/goal.txt", "--episodes", "5", "--horizon", "2")
+    words += ("--width", "3", "--policy", "runs/z")
     words += ("--discount", "0.5", "--penalty", "2", "--replan", "3", "--samples", "4")
     assert swirl(capsys, *words, "--method", "cem", "--seed", "9", "--real", "--device", "cpu", "--json") == "[]\n"
     search = Search(horizon=2, width=3, discount=0.5, penalty=2.0, seed=9)
-    assert seen["given"] == ("runs/x", search, "cem", 5, 9, "P _\n_ G", True, True, "cpu", 3, 4)
+    assert seen["given"] == (["runs/x", "runs/y"], search, "cem", 5, 9, "P _\n_ G")
+    more = {"device": "cpu", "replan": 3, "samples": 4, "policy": "runs/z"}
+    assert seen["named"] == {"model": True, "real": True, **more}
     assert (seen["world"].size, seen["world"].coordinates) == (3, False)
     swirl(capsys, "runs/x", *LAKE, "--no-model", "--json")
-    assert seen["given"] == ("runs/x", Search(), "beam", 20, 0, None, False, True, "auto", 1, 1)
+    assert seen["given"] == (["runs/x"], Search(), "beam", 20, 0, None)
+    more = {"device": "auto", "replan": 1, "samples": 1, "policy": None}
+    assert seen["named"] == {"model": False, "real": True, **more}
     swirl(capsys, "runs/x", *LAKE, "--json")
-    assert seen["given"][6:8] == (True, False)
+    assert (seen["named"]["model"], seen["named"]["real"]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +189,7 @@ def test_the_command_passes_on_what_it_is_told(capsys, monkeypatch, tmp_path):
         ((*LAKE, "--no-model", "--horizon", "0"), "horizon is 0, expected at least 1"),
         (LAKE, "no model to plan in"),
         ((*LAKE, "--goal", "@gone", "--no-model"), "cannot read gone as text"),
+        ((*LAKE, "--goal", "", "--no-model"), "a state is empty"),
         ((*LAKE, "--method", "mcts", "--no-model"), "unknown method 'mcts': expected one of 'beam', 'cem'"),
     ],
 )

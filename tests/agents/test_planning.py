@@ -260,6 +260,15 @@ def test_equal_states_are_kept_by_the_policys_likelihood():
     assert table.asked[-1] == [("x", "a")]  # without one, what was tried first
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_of_plans_that_are_worth_the_same_the_policys_own_is_begun(method):
+    table = Table({("s", "a"): ("x", 0.0), ("s", "b"): ("y", 0.0)})
+    for chances, first in (((0.9, 0.1), "a"), ((0.1, 0.9), "b")):
+        policy = lambda states, chances=chances: [list(zip("ab", map(math.log, chances), strict=True))] * len(states)
+        [plan] = METHODS[method](table.expand, [table.task("s")], Search(1, policy=policy))
+        assert plan.actions == (first,)
+
+
 def test_cem_draws_from_the_policy_first():
     table = Table({("s", f"{i:02}"): (f"t{i}", float(i == 30), True) for i in range(40)})
     policy = lambda states: [[(f"{i:02}", 0.0 if i == 30 else -20.0) for i in range(40)] for _ in states]  # noqa: E731

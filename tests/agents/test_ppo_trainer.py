@@ -9,7 +9,7 @@ import torch
 
 from swirl import tiny
 from swirl.agents import batch, ppo, ppo_trainer
-from swirl.agents.episodes import Episode, Terms, Turn, worth
+from swirl.agents.episodes import Episode, Turn, worth
 from swirl.agents.ppo_trainer import Training
 from swirl.agents.replies import Reply
 from swirl.agents.settings import RL
@@ -223,5 +223,31 @@ def test_states_that_are_told_right_are_rewarded_where_it_is_asked():
     half = turn([5], [6], Reply(("Up",), "", "s0", "s9"), "s0", ["s1"])
     plain = turn([5], [6], Reply(("Up",)), "s0", ["s1"])
     episode = Episode(0, "", [right, half, plain])
-    assert worth(episode, Terms(form="states"), 0.5) == pytest.approx(0.5 * (1 + 0.5 + 0) / 3)
-    assert worth(episode, Terms(form="states"), 0.0) == 0.0
+    assert worth(episode, "whole", RL(state_reward=0.5)) == pytest.approx(0.5 * (1 + 0.5 + 0) / 3)
+    assert worth(episode, "whole", RL()) == 0.0
+
+
+def test_what_a_model_is_unsure_of_is_worth_less_where_it_is_asked():
+    first, second = turn([5], [6], Reply(("Up", "Up")), "s0", ["s1", "s2"]), turn([5], [6], None, "s2", [])
+    first.doubts = [0.25, 1.0]
+    episode = Episode(0, "", [first, second])
+    assert worth(episode, "whole", RL(penalty=0.5)) == pytest.approx(-0.5 * 1.25)
+    assert worth(episode, "whole", RL()) == 0.0
+
+
+def test_advantages_are_whitened_over_the_agents_tokens(start, monkeypatch):
+    seen, real = [], ppo.policy_loss
+    monkeypatch.setattr(ppo, "policy_loss", lambda *given: seen.append(given[2:4]) or real(*given))
+    weights(start, SETTINGS)
+    [(advantage, mask)] = seen
+    own = advantage[mask.bool()]
+    assert own.mean().item() == pytest.approx(0, abs=1e-5)
+    assert own.std(correction=0).item() == pytest.approx(1, abs=1e-3)
+    assert len(set(own.sign().tolist())) == 2
+
+
+def test_where_nothing_else_is_learned_entropy_rises(start):
+    even = [(ONE, 0.0), (TWO, 0.0), (THREE, 0.0)]
+    training, before = weights(start, dataclasses.replace(SETTINGS, entropy=1.0, learning_rate=1e-2), even)
+    after = ppo_trainer._learn(training, BATCH, SETTINGS, True, np.random.default_rng(0))
+    assert after["entropy"] > before["entropy"]

@@ -80,16 +80,19 @@ def test_a_rollout_goes_on_from_what_was_predicted(forward):
         assert (node.reward, node.terminated) == (0.0, False)  # of no_outcome
 
 
-def test_what_cannot_be_read_ends_and_is_counted(forward, monkeypatch):
-    simulator = Imagined([forward], by_rules(Counter()))
+def test_what_cannot_be_read_changes_nothing_and_is_counted(forward, monkeypatch):
+    simulator = Imagined(
+        [forward],
+        lambda states, actions, after: [(-1.0 * (a == s), a == "count 4") for s, a in zip(states, after, strict=True)],
+    )
     long, short = simulator.start(["count 3 " * 40]), simulator.start(["count 3"])
     lost, found = simulator.expand([long, short], ["up", "up"])
-    assert lost == Node("", 0.0, True, 1.0)
-    assert found == Node("count 4", 1.0, True, 0.0)
+    assert lost == Node("count 3 " * 40, -1.0, False, 1.0)
+    assert found == Node("count 4", 0.0, True, 0.0)
     assert simulator.unreadable == 1
     asked, _ = forward.encode({"state": "count 2", "action": "up"})
     monkeypatch.setattr(forward, "max_length", len(asked) + 1)  # the reply is cut off after a token
-    assert simulator.expand([simulator.start(["count 2"])], ["up"]) == [lost]
+    assert simulator.expand([simulator.start(["count 2"])], ["up"]) == [Node("count 2", -1.0, False, 1.0)]
     assert simulator.unreadable == 2
 
 
@@ -172,7 +175,7 @@ def test_uncertainty_of_samples_and_of_ensembles(monkeypatch):
     assert followed(["x"], ["y"], ["y"]) == ("y", pytest.approx(1 / 3), False, 3)
     assert followed(["x"], ["y"]) == ("x", 0.5, False, 2)
     assert followed([""], ["y"]) == ("y", 0.5, False, 2)
-    assert followed([""], [""]) == ("", 1.0, True, 2)
+    assert followed([""], [""]) == ("s", 1.0, False, 2)
 
 
 def test_samples_are_drawn_at_temperature_one_by_the_seed(forward, asked):

@@ -1,0 +1,74 @@
+"""A policy's proposals to a planner: the first actions of its replies, as often as it writes them.
+
+    propose = Proposals(agent.load("runs/sokoban"), actions)
+    beam(simulator.expand, tasks, Search(policy=propose))
+
+A reply has thoughts before its actions, so what an action is likely to be is known only by writing many replies.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import log
+
+from swirl.agents import episodes, replies
+from swirl.agents.agent import Agent
+from swirl.agents.arena import Scene
+from swirl.agents.episodes import Episode
+from swirl.agents.evaluation import BATCH
+from swirl.agents.planning import Plan, Planner, Task
+from swirl.agents.player import Player
+from swirl.agents.simulators import Expand
+from swirl.order import seed_of
+
+
+class Proposals:
+    """What an agent would do in states, each as at an episode's beginning; a `planning.Policy`.
+
+    A state is asked about once: its proposals are remembered.
+
+    Args:
+        agent: The policy.
+        manual: The world in words, for an agent that is told what it plays.
+        actions: The actions that there are, for the same.
+        samples: Replies that are written in each state, at temperature 1.
+        seed: Of the sampling.
+    """
+
+    def __init__(self, agent: Agent, manual: str, actions: Sequence[str], samples: int = 16, seed: int = 0) -> None:
+        self.agent, self.samples, self.seed = agent, samples, seed
+        self._scene = Scene(None, "", 0, "", manual, tuple(actions))
+        self._known: dict[str, list[tuple[str, float]]] = {}
+
+    def __call__(self, states: Sequence[str]) -> list[list[tuple[str, float]]]:
+        """Actions with the log of their share among the replies that can be read (nats), the likeliest first."""
+        new = [state for state in dict.fromkeys(states) if state not in self._known]
+        model, tokenizer = self.agent.loaded
+        terms = self.agent.terms
+        asked = [
+            episodes.opening(tokenizer, Scene(**{**vars(self._scene), "state": state}), terms, Episode(0, ""))
+            for state in new
+            for _ in range(self.samples)
+        ]
+        written: list[str | None] = []
+        for start in range(0, len(asked), BATCH):
+            player = Player(model, tokenizer, terms.reply, seed=seed_of(self.seed, len(self._known), start))
+            for reply in player.reply(asked[start : start + BATCH]):
+                read = replies.parse(replies.OPEN + tokenizer.decode(reply.ids, skip_special_tokens=True))
+                written.append(read.actions[0] if reply.finished and read and read.actions else None)
+        for i, state in enumerate(new):
+            own = Counter(a for a in written[i * self.samples : (i + 1) * self.samples] if a is not None)
+            self._known[state] = [(action, log(n / own.total())) for action, n in own.most_common()]
+        return [self._known[state] for state in states]
+
+
+def alone(propose: Proposals) -> Planner:
+    """The policy without a plan: its likeliest action in every state, none where no reply can be read."""
+
+    def planner(expand: Expand, tasks: Sequence[Task]) -> list[Plan]:
+        found = propose([task.start.state for task in tasks])
+        return [
+            Plan(tuple(action for action, _ in proposals[:1]), (task.start,))
+            for task, proposals in zip(tasks, found, strict=True)
+        ]
+
+    return planner
