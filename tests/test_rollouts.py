@@ -151,5 +151,5 @@ def test_a_state_that_outgrows_the_model_is_lost_not_an_error(run_folder):
 def test_the_statistic_of_no_draw_is_refused():
     with pytest.raises(ValueError, match="no rows"):
         intervals.bootstrap_statistic(lambda index: 1.0, [])
-    with pytest.raises(ValueError, match="in no draw"):
+    with pytest.raises(ValueError, match="not defined"):
         intervals.bootstrap_statistic(lambda index: np.nan, ["a", "b"])

@@ -186,7 +186,7 @@ def _measure(
         return [], _inferred(model, rows, max_new_tokens, title) if isinstance(model, InverseModel) else []
     majority = metrics.majority_action([row["action"] for row in rows])
     copied = held_out.baselines(rows, majority)[model.role]
-    base = held_out.results(model.role, rows, copied, encoder=encoder, images=model.scorer.images)
+    base = held_out.results(model.role, rows, copied, None, encoder, model.scorer.images, baseline=True)
     limit = _limit(model, rows, max_new_tokens)
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, limit, title, encoder)
     _warn_of_cut_off(model, found, limit)
