@@ -215,14 +215,20 @@ def _similarity(
 
 
 def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, max_new_tokens: int) -> list[dict]:
-    """Cycle consistency on changed transitions: P given the inferred action reproduces the recorded next state."""
+    """Cycle consistency on changed transitions: P given the inferred action reproduces the recorded next state.
+
+    An action that could not be read ("") is not asked for: it is wrong, or a model that says nothing would close every
+    cycle beside one that does not read the action.
+    """
     states, truths = _texts(rows)
     index = [i for i, (x, y) in enumerate(zip(states, truths, strict=True)) if metrics.changed(x, y)]
     if not index:
         return []
-    picked = [rows[i] for i in index]
-    predictions = predict(forward, picked, [inferred[i] for i in index], recipe, max_new_tokens, "cycle")
-    match = np.array([metrics.exact_match(p, truths[i]) for p, i in zip(predictions, index, strict=True)])
+    read = [i for i in index if inferred[i]]
+    asked, actions = [rows[i] for i in read], [inferred[i] for i in read]
+    told = predict(forward, asked, actions, recipe, max_new_tokens, "cycle") if read else []
+    predictions = dict(zip(read, told, strict=True))
+    match = np.array([i in predictions and metrics.exact_match(predictions[i], truths[i]) for i in index])
     low, high = intervals.bootstrap_interval(match, clusters(rows)[index])
     return [result("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
 
