@@ -162,6 +162,7 @@ def test_a_limit_that_the_model_cannot_read_is_refused(recording, run_folder):
 def test_a_limit_is_of_the_cycle_without_actions_too(run_folder, tmp_path, monkeypatch):
     limits, ask = [], labelling.ask
     monkeypatch.setattr(labelling, "ask", lambda *a, **k: (limits.append(k["max_new_tokens"]), ask(*a, **k))[1])
+    monkeypatch.setattr(labelling, "action_in", lambda reply: reply.text or "up")  # what is not read is not asked for
     recording = write(tmp_path / "in.jsonl", [{**row, "action": None} for row in ROWS])
     standalone.evaluate(recording, run_folder, run_folder, device="cpu", max_new_tokens=3)
     assert limits == [3, 3]
