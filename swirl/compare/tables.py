@@ -73,12 +73,15 @@ def show(results: dict[str, Any], out: Path) -> None:
 
 def told(results: dict[str, Any]) -> str:
     """What the tables are of, in a few sentences."""
-    seeds, tuned = ", ".join(map(str, results["seeds"])), results["tuning_seed"]
+    seeds, tuned = results["seeds"], results["tuning_seed"]
     rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
     bounds = "; `oracle` at its end" if "oracle" in results["methods"] else ""
-    drawn = "seeds, each with a recording of its own" if results["new_recordings"] else "seeds and test layouts"
+    if len(seeds) == 1:
+        drawn = "test layouts, for there is one seed"
+    else:
+        drawn = "seeds, each with a recording of its own" if results["new_recordings"] else "seeds and test layouts"
     words = (
-        f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` "
+        f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; {rates}. Every method is read where it has spent what `{results['reference']}` "
         f"spends, or at its end where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. "
         f"In brackets: 95 % intervals by bootstrap over {drawn}; differences are paired. "
         "Net: the exact matches where something changed less the false changes where nothing did, shares."

@@ -187,6 +187,20 @@ def test_what_spent_less_than_the_budget_says_what_share(cells, results):
     assert "or at its end where it spent less (a share below 95 % stands beside the cost)" in tables.told(results)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "new_recordings", "begins", "drawn"),
+    [
+        ([0, 1], False, "Seeds 0, 1;", "over seeds and test layouts;"),
+        ([0, 1], True, "Seeds 0, 1;", "over seeds, each with a recording of its own;"),
+        ([3], False, "Seed 3;", "over test layouts, for there is one seed;"),
+        ([3], True, "Seed 3;", "over test layouts, for there is one seed;"),
+    ],
+)
+def test_what_intervals_are_drawn_over_is_told_as_it_is(results, seeds, new_recordings, begins, drawn):
+    told = tables.told({**results, "seeds": seeds, "new_recordings": new_recordings})
+    assert told.startswith(begins) and f"bootstrap {drawn}" in told
+
+
 def test_what_speaks_against_the_costs_stands_above_the_tables(results):
     told = tables.text({**results, "warnings": ["One ran.", "Another was slow."]})
     assert told.partition("\n")[0].endswith("shares. One ran. Another was slow.")
