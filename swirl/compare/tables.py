@@ -32,7 +32,7 @@ HEADS = {"cpu_seconds": "At equal CPU seconds", "tokens": "At equal tokens of tr
 def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Every table by its title: methods at the reference's CPU seconds and at its tokens, or by what was varied."""
     if results["vary"]:
-        return {f"By {results['vary']}: {lines[0][0]}": lines for lines in varied(results)}
+        return varied(results)
     found: dict[str, list[list[str]]] = {}
     for unit in UNITS:
         found[HEADS[unit]] = table(results, unit)
@@ -43,16 +43,21 @@ def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def _tried(rows: Rows) -> dict[str, list[list[str]]]:
-    """What learning rates scored; where the best is the first or the last of them, a better one may lie beyond."""
+    """What learning rates scored, and how the best was found where two of them tie.
+
+    Where the best is the first or the last of them a better one may lie beyond. Of two it always is: that says nothing.
+    """
     rates = sorted({row["learning_rate"] for row in rows})
-    score = {(row["method"], row["learning_rate"]): row["score"] for row in rows}
     lines = [["method", *(f"{rate:g}" for rate in rates), ""]]
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [score.get((method, rate)) for rate in rates]
-        known = [value for value in mine if value is not None]
-        edge = max(known) in (mine[0], mine[-1]) and len(rates) > 1
-        values = ("" if value is None else f"{value:.3f}" for value in mine)
-        lines.append([f"`{method}`", *values, "best at the edge" * edge])
+        known = {row["learning_rate"]: (row["score"], row["facts"]) for row in rows if row["method"] == method}
+        best = max(known, key=known.__getitem__)
+        tied = [facts for value, facts in known.values() if value == known[best][0]]
+        how = "by changed facts F1" if tied.count(max(tied)) == 1 else "given first"
+        remarks = [f"tie, {best:g} {how}"] * (len(tied) > 1)
+        remarks += ["best at the edge"] * (best in (rates[0], rates[-1]) and len(rates) > 2)
+        values = (f"{known[rate][0]:.3f}" if rate in known else "" for rate in rates)
+        lines.append([f"`{method}`", *values, "; ".join(remarks)])
     return {"Learning rates on the tuning seed, both scores added up": lines} if rows else {}
 
 
@@ -80,10 +85,11 @@ def told(results: dict[str, Any]) -> str:
         drawn = "test layouts, for there is one seed"
     else:
         drawn = "seeds, each with a recording of its own" if results["new_recordings"] else "seeds and test layouts"
+    named = f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     words = (
-        f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; {rates}. Every method is read where it has spent what `{results['reference']}` "
-        f"spends, or at its end where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. "
-        f"In brackets: 95 % intervals by bootstrap over {drawn}; differences are paired. "
+        f"{named}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, or at its end "
+        f"where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. In brackets: 95 % "
+        f"intervals by bootstrap over {drawn}; differences are paired. "
         "Net: the exact matches where something changed less the false changes where nothing did, shares."
     )
     return " ".join([words, *results["warnings"]])
@@ -161,29 +167,29 @@ def _cell(row: dict[str, Any] | None, seeds: int) -> str:
     return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]{fewer}"
 
 
-def scores(rows: Rows, role: Role) -> Rows:
-    """What every method scores at equal CPU seconds."""
-    asked = {"role": role, "metric": SCORE[role], "unit": "cpu_seconds", "statistic": "value"}
+def scores(rows: Rows, role: Role, statistic: str = "value", unit: str = "cpu_seconds") -> Rows:
+    """What every method scores at equal cost, or its difference to the reference, or the gap that it closes."""
+    asked = {"role": role, "metric": SCORE[role], "unit": unit, "statistic": statistic}
     return [row for row in rows if all(row[key] == value for key, value in asked.items())]
 
 
-def varied(results: dict[str, Any]) -> list[list[list[str]]]:
-    """The score of every method at every value of what was varied, a table per role."""
-    parts = []
+def varied(results: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """The score of each role at every value of what varies, differences in it and gaps closed, by title."""
+    values = list(dict.fromkeys(row["at"] for row in results["rows"]))
+    statistics = {"value": "", "difference": f", less `{results['reference']}`", "gap_closed": ", gap closed"}
+    found = {}
     for role in ROLES:
-        rows = scores(results["rows"], role)
-        if not rows:
-            continue
-        values = list(dict.fromkeys(row["at"] for row in rows))
-        cells = {(row["method"], row["at"]): row for row in rows}
-        methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
-        lines = [[f"{TITLES[SCORE[role]]}, by `{results['vary']}`", *map(str, values)]]
-        seeds = max(row["seeds"] for row in rows)
-        lines += [
-            [f"`{method}`", *(_cell(cells.get((method, value)), seeds) for value in values)] for method in methods
-        ]
-        parts.append(lines)
-    return parts
+        for statistic, of in statistics.items():
+            rows = scores(results["rows"], role, statistic)
+            cells = {(row["method"], row["at"]): row for row in rows}
+            methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
+            lines = [
+                [f"`{method}`", *(_cell(cells.get((method, value)), len(results["seeds"])) for value in values)]
+                for method in methods
+            ]
+            title = f"{TITLES[SCORE[role]].capitalize()}, by `{results['vary']}`{of}"
+            found |= {title: [["method", *values], *lines]} if lines else {}
+    return found
 
 
 def filled(rows: Sequence[Sequence[str]]) -> list[list[str]]:
