@@ -111,7 +111,8 @@ def warnings(files: dict[str, reading.Cells]) -> list[str]:
         files: Kept files, by the value of what varies, method and seed.
     """
     groups = [(method, [*by_seed.values()]) for cells in files.values() for method, by_seed in cells.items()]
-    told = provenance.warnings([cell["machine"] for _, group in groups for cell in group])
+    cells = [cell for _, group in groups for cell in group]
+    told = provenance.mixed(cells) + provenance.warnings([cell["machine"] for cell in cells])
     uneven, method = max((_unevenness(group), method) for method, group in groups)
     if uneven > UNEVEN:
         told.append(

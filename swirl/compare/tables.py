@@ -87,8 +87,8 @@ def told(results: dict[str, Any]) -> str:
         drawn = "seeds, each with a recording of its own" if results["new_recordings"] else "seeds and test layouts"
     named = f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     words = (
-        f"{named}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, or at its end "
-        f"where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. In brackets: 95 % "
+        f"{named}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, or at its "
+        f"end where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. In brackets: 95 % "
         f"intervals by bootstrap over {drawn}; differences are paired. "
         "Net: the exact matches where something changed less the false changes where nothing did, shares."
     )

@@ -162,6 +162,8 @@ def test_machines_are_among_what_is_told(cells):
     cells["oracle"][1]["machine"] = {"cores": 4}
     [told] = summary.warnings({"": cells})
     assert "(cores 2 and 4)" in told
+    cells["swirl"][0]["commit"] = "def5678"
+    assert summary.warnings({"": cells}) == ["The runs are of 2 commits; the report lists which.", told]
 
 
 def test_a_difference_ends_where_those_of_the_metric_do(cells):
