@@ -1,5 +1,6 @@
 """The tables of a comparison, made from `results.json` alone."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,45 @@ def _rewards(rows: Rows) -> dict[str, list[list[str]]]:
 
 
 def show(results: dict[str, Any], out: Path) -> None:
-    """Print the tables, and where the rest is."""
-    for title, (columns, *rows) in tables(results).items():
+    """Print what a terminal has room for, what speaks against it, and where the rest is."""
+    for title, lines in narrow(results).items():
+        columns, *rows = filled(lines)
         progress.table(title, columns, rows)
-    print(f"report {out}/report.html\nresults {out}/results.json")
+    print(*results["warnings"], f"report {out}/report.html", f"results {out}/results.json", sep="\n")
+
+
+def narrow(results: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Tables for a terminal, by title: the scores below each other, other metrics without their intervals."""
+    by = f", by `{results['vary']}`" if results["vary"] else ""
+    found = {
+        f"{HEADS[unit]}{by}: {TITLES[SCORE[role]]}": lines
+        for role in ROLES
+        for unit in UNITS
+        if len(lines := _judged(results, unit, role)) > 1
+    }
+    if results["vary"]:
+        return found
+    scores = ("seeds", "learning rate", COSTS["cpu_seconds"], *(TITLES[SCORE[role]] for role in ROLES))
+    wide = table(results, "cpu_seconds")
+    kept = [i for i, title in enumerate(wide[0]) if title not in scores]
+    rest = [[re.sub(r" \[.*?\]", "", line[i]) for i in kept] for line in wide if any(line[i] for i in kept[1:])]
+    found |= {f"{HEADS['cpu_seconds']}: other metrics": rest} if len(kept) > 1 else {}
+    return found | _rewards(results["rewards"]) | _tried(results["tried"])
+
+
+def _judged(results: dict[str, Any], unit: str, role: Role) -> list[list[str]]:
+    """The score of every method and its difference to the reference, a row each; of each value of what varies."""
+    rows = [row for statistic in ("value", "difference") for row in scores(results["rows"], role, statistic, unit)]
+    cells = {(row["at"], row["method"], row["statistic"]): row for row in rows}
+    cost = {
+        (row["at"], row["method"]): row for row in results["rows"] if (row["unit"], row["metric"]) == (unit, "cost")
+    }
+    lines = [["value", "method", COSTS[unit], TITLES[SCORE[role]], f"less `{results['reference']}`"]]
+    for at in dict.fromkeys(row["at"] for row in rows):
+        for method in _in_order(list(dict.fromkeys(r["method"] for r in rows if r["at"] == at)), results["methods"]):
+            mine = (_cell(cells.get((at, method, kind)), len(results["seeds"])) for kind in ("value", "difference"))
+            lines.append([at, f"`{method}`", _spent(cost.get((at, method))), *mine])
+    return lines
 
 
 def told(results: dict[str, Any]) -> str:

@@ -321,3 +321,30 @@ def test_what_varies_becomes_columns_of_scores_differences_and_gaps(cells, resul
     }
     assert told(gaps) == {"`swirl`": ["0.083", ""], "`verified`": ["0.750", ""]}
     assert "less `verified`:\n\n| method | 100 | 200 |\n" in tables.text({**results, "vary": "data.labels"})
+
+
+def test_a_terminal_has_room_for_what_is_printed(results, capsys, tmp_path):
+    results["warnings"] = ["Something speaks against it."]
+    tables.show(results, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    head = "At equal CPU seconds: "
+    told = lines[lines.index(f"{head}next state, net") : lines.index("At equal tokens of training: next state, net")]
+    [swirl] = [line.split() for line in told if "swirl" in line]
+    assert swirl[:3] == ["`swirl`", "50", "0.267"] and swirl[5] == "-0.533"  # each with the two ends of its interval
+    assert len(swirl) == 8
+    rest = lines[lines.index(f"{head}other metrics") : lines.index("Reward beside held-out quality, by phase")]
+    assert [line.split() for line in rest if "swirl" in line] == [["`swirl`", "0.267"]]  # exact on changed
+    assert not [line for line in rest if "majority-action" in line]
+    widest = max(len(line.rstrip()) for line in lines[: lines.index("Reward beside held-out quality, by phase")])
+    assert widest <= 80
+    assert lines[-3:] == [results["warnings"][0], f"report {tmp_path}/report.html", f"results {tmp_path}/results.json"]
+
+
+def test_at_a_terminal_every_value_of_what_varies_has_its_rows(cells, results, capsys, tmp_path):
+    at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
+    tables.show({**results, "vary": "data.labels", "rows": at}, tmp_path)
+    out = capsys.readouterr().out
+    title = "At equal CPU seconds, by `data.labels`: next state, net"
+    told = out.partition(title)[2].partition("At equal")[0]
+    assert [line.split()[0] for line in told.splitlines() if "`oracle`" in line] == ["100", "200"]
+    assert "other metrics" not in out
