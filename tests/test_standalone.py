@@ -185,3 +185,16 @@ def test_a_table_for_people_and_json_for_scripts(recording, run_folder, capsys):
     out = capsys.readouterr().out
     for text in ("Forward model: ", "copy-input", "Inverse model: ", "majority-action", "rows_without_action", "cycle"):
         assert text in out
+
+
+def test_what_takes_both_models_is_not_told_of_the_recording(capsys):
+    def row(model, metric, n, low=None, high=None):
+        return {"model": model, "role": "both", "metric": metric, "value": 0.5, "low": low, "high": high, "n": n}
+
+    found = [row("recording", "rows_scored", 9), row("cycle", "cycle_exact_match_changed", 7, 0.25, 0.75)]
+    standalone.show(found)
+    both, recording = capsys.readouterr().out.split("Recording")
+    assert both.startswith("Both models\n") and "cycle_exact_match_changed" in both and "0.250 to 0.750" in both
+    assert "rows_scored" in recording and "cycle" not in recording
+    standalone.show(found[:1])
+    assert "Both models" not in capsys.readouterr().out
