@@ -346,7 +346,7 @@ def _imagine(a: argparse.Namespace) -> None:
     if out:
         overwriting.check_not_read(out, [a.state[1:]] if a.state.startswith("@") else [])
         files.prepare(out)
-    first = _state(a.state)
+    first = _state("--state", a.state)
     states = [first, *api.load_forward(a.forward, a.device).imagine(first, a.action)]
     if out:
         pictures.draw(states, a.action, out)
@@ -365,7 +365,7 @@ def _plan(a: argparse.Namespace) -> None:
     from swirl.agents.planning import Search
 
     search = Search(a.horizon, a.width, a.discount, a.penalty, seed=a.seed)
-    goal = None if a.goal is None else _state(a.goal)
+    goal = None if a.goal is None else _state("--goal", a.goal)
     world = worlds.make(a.world, **dict(_option(text) for text in a.option))
     found = plan.measure(
         world,
@@ -385,18 +385,19 @@ def _plan(a: argparse.Namespace) -> None:
     plan.show(found, as_json=a.json)
 
 
-def _state(argument: str) -> Any:
+def _state(option: str, argument: str) -> Any:
     """The argument itself, or what is in the file that `@FILE` names: an image, by its ending, or text."""
-    if not argument.strip():
-        raise InputError("a state is empty; give its text, or @FILE")
-    if not argument.startswith("@"):
-        return argument
-    if Path(argument[1:]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"):
-        return [{"type": "image", "image": argument[1:]}]
-    try:
-        return Path(argument[1:]).read_text(encoding="utf-8").strip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{argument}: cannot read {argument[1:]} as text ({error})") from None
+    text = argument
+    if argument.startswith("@"):
+        if Path(argument[1:]).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"):
+            return [{"type": "image", "image": argument[1:]}]
+        try:
+            text = Path(argument[1:]).read_text(encoding="utf-8").strip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{argument}: cannot read {argument[1:]} as text ({error})") from None
+    if not text.strip():
+        raise InputError(f"{option} {argument}".strip() + " is empty; give the text of a state, or @FILE with it")
+    return text
 
 
 COMMANDS = {

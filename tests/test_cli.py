@@ -114,6 +114,8 @@ def test_version():
         ("label {tmp}/gone.parquet --out {tmp}/x.csv --pick 3", "gone.parquet: no such file"),
         ("imagine {tmp}/gone --state a --action b", "no such folder"),
         ("imagine {tmp}/gone --state @{tmp}/gone --action b", "as text"),
+        ("imagine {tmp}/gone --state= --action b", "--state is empty; give the text of a state, or @FILE with it"),
+        ("plan {tmp}/gone --world frozenlake --goal=", "--goal is empty"),
     ],
 )  # fmt: skip
 def test_the_users_errors_are_one_line_and_exit_2(words, message, tmp_path, capsys):

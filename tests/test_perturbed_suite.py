@@ -26,7 +26,7 @@ TINY = 1e-12
 def no_intervals():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("bootstrap_interval", "bootstrap_statistic"):
-            patch.setattr(intervals, name, lambda *_: (0.0, 1.0))
+            patch.setattr(intervals, name, lambda *_, bounds=None: (0.0, 1.0))
         yield
 
 
@@ -427,6 +427,14 @@ def test_a_cycle_is_the_worse_the_more_of_either_model_is_wrong(monkeypatch):
 
 def test_another_action_that_leads_to_the_recorded_state_closes_the_cycle(monkeypatch):
     assert cycled(monkeypatch, LINE, [r["next_state"] for r in LINE])["value"] == 1  # no recorded action among them
+
+
+def test_an_action_that_cannot_be_read_closes_no_cycle(monkeypatch):
+    right = {r["state"]: r["next_state"] for r in LINE}  # of a model that does not read the action
+    monkeypatch.setattr(held_out, "predict", lambda scorer, asked, *rest: [right[r["state"]] for r in asked])
+    inferred = [r["action"] for r in LINE]
+    cycles = [held_out.cycle(None, LINE, told, Recipe(), 8) for told in (inferred, ["", *inferred[1:]], [""] * 4)]
+    assert [(row["value"], row["n"]) for [row] in cycles] == [(1, 4), (3 / 4, 4), (0, 4)]
 
 
 # Mutual information.

@@ -116,6 +116,17 @@ def test_intervals_are_over_layouts_where_there_are_enough():
     assert (row["low"], row["high"]) == intervals.bootstrap_interval(right, [s["layout"] for (s,) in starts])
 
 
+def test_what_a_model_has_in_every_rollout_is_uncertain_and_what_a_copy_has_is_not():
+    starts = [[{**COUNT[0], "trajectory": f"t{i}"}] for i in range(20)]
+
+    def ends(model, text):
+        found = rollouts.by_turn(model, starts, [[text]] * 20)
+        return next((row["low"], row["high"]) for row in found if row["metric"] == "rollout_exact_match_changed_t1")
+
+    assert ends("m", "at 1") == pytest.approx((0.8316, 1), abs=5e-5)  # 20 of 20
+    assert ends("copy-input", "at 0") == (0, 0)
+
+
 def test_turn_one_is_the_one_step_metric_of_the_same_rows(run_folder):
     forward = api.load_forward(run_folder, "cpu")
     rows = [
@@ -151,5 +162,5 @@ def test_a_state_that_outgrows_the_model_is_lost_not_an_error(run_folder):
 def test_the_statistic_of_no_draw_is_refused():
     with pytest.raises(ValueError, match="no rows"):
         intervals.bootstrap_statistic(lambda index: 1.0, [])
-    with pytest.raises(ValueError, match="in no draw"):
+    with pytest.raises(ValueError, match="not defined"):
         intervals.bootstrap_statistic(lambda index: np.nan, ["a", "b"])

@@ -210,7 +210,8 @@ def grouped(groups):
     return [group[0].action for group in groups]
 
 
-def test_relabelling_keeps_what_the_posterior_is_certain_of_and_idle_pairs(runner, inferred, verified):
+def test_relabelling_keeps_what_the_posterior_is_certain_of_and_idle_pairs(runner, inferred, verified, caplog):
+    caplog.set_level("INFO", "swirl")
     settings = Verified(pairs=0, candidates=4, precision=0.8, coverage=0.3)
     kept, facts = read(runner.relabel("round", PAIR, settings).parent)
     drawn = [row["trajectory"] for row in runner.draw(0, "round")]
@@ -219,6 +220,10 @@ def test_relabelling_keeps_what_the_posterior_is_certain_of_and_idle_pairs(runne
     groups, belief, *rest = verified["asked of certain"]
     assert (grouped(groups), belief, rest) == (changed, verified["belief"], [0.8, 0.3])
     assert grouped(verified["asked of idle"][0]) == same
+    assert caplog.messages[-1] == (
+        "round: kept 2 of 3 changed pairs; of 2 validation pairs it would keep 1, 1 of them rightly "
+        "(weights: inverse model 0.50, forward model 0.25)"
+    )
     assert facts == {
         "changed": 3,
         "changed_kept": 2,

@@ -162,6 +162,7 @@ def test_a_limit_that_the_model_cannot_read_is_refused(recording, run_folder):
 def test_a_limit_is_of_the_cycle_without_actions_too(run_folder, tmp_path, monkeypatch):
     limits, ask = [], labelling.ask
     monkeypatch.setattr(labelling, "ask", lambda *a, **k: (limits.append(k["max_new_tokens"]), ask(*a, **k))[1])
+    monkeypatch.setattr(labelling, "action_in", lambda reply: reply.text or "up")  # what is not read is not asked for
     recording = write(tmp_path / "in.jsonl", [{**row, "action": None} for row in ROWS])
     standalone.evaluate(recording, run_folder, run_folder, device="cpu", max_new_tokens=3)
     assert limits == [3, 3]
@@ -184,3 +185,16 @@ def test_a_table_for_people_and_json_for_scripts(recording, run_folder, capsys):
     out = capsys.readouterr().out
     for text in ("Forward model: ", "copy-input", "Inverse model: ", "majority-action", "rows_without_action", "cycle"):
         assert text in out
+
+
+def test_what_takes_both_models_is_not_told_of_the_recording(capsys):
+    def row(model, metric, n, low=None, high=None):
+        return {"model": model, "role": "both", "metric": metric, "value": 0.5, "low": low, "high": high, "n": n}
+
+    found = [row("recording", "rows_scored", 9), row("cycle", "cycle_exact_match_changed", 7, 0.25, 0.75)]
+    standalone.show(found)
+    both, recording = capsys.readouterr().out.split("Recording")
+    assert both.startswith("Both models\n") and "cycle_exact_match_changed" in both and "0.250 to 0.750" in both
+    assert "rows_scored" in recording and "cycle" not in recording
+    standalone.show(found[:1])
+    assert "Both models" not in capsys.readouterr().out

@@ -134,7 +134,7 @@ def test_every_interval_is_over_the_layouts_of_the_recording(run_folder, tmp_pat
     pq.write_table(table.set_column(table.schema.get_field_index("layout"), "layout", layouts), path)
     drawn = []
     for name in ("bootstrap_interval", "bootstrap_statistic"):
-        monkeypatch.setattr(intervals, name, lambda _, clusters: (drawn.append(clusters), (0.0, 1.0))[1])
+        monkeypatch.setattr(intervals, name, lambda _, clusters, bounds=None: (drawn.append(clusters), (0.0, 1.0))[1])
     found = shape(standalone.evaluate(path, run_folder, run_folder, device="cpu", max_rows=0, parts="all"))
     assert all(found.values())
     assert max(len(set(clusters)) for clusters in drawn) == 5

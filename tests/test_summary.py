@@ -62,3 +62,4 @@ def test_the_table_shows_every_stage_and_the_alarms(capsys, tmp_path):
     for word in ("copy-input", "0.250", "majority-action", "0.125", "0.500", "\nalarm: warmup-sft"):
         assert word in printed
     assert f"forward {tmp_path / 'phases/1'}" in printed
+    assert "Test (false changes: of unchanged transitions; forward NLL/token: of all; the others: of changed" in printed

@@ -134,3 +134,11 @@ def test_results_name_bins_coverages_and_changed_rows():
     bare = {r["metric"].rpartition("_b")[0] or r["metric"] for r in results if r["low"] is None}
     assert bare == {"trust_ece", "trust_ece_changed", "trust_confidence", "trust_accuracy"}
     assert trust.results("m", "forward", "trust", [], [], np.empty(0)) == []
+
+
+def test_a_model_that_was_always_right_is_not_sure_to_be():
+    rows = [{**ROWS[0], "trajectory": f"t{i}", "layout": f"l{i}"} for i in range(20)]
+    results = trust.results("m", "forward", "trust", rows, [rows[0]["next_state"]] * 20, np.linspace(0.5, 1, 20))
+    found = {r["metric"]: (r["low"], r["high"]) for r in results}
+    assert found["trust_selective_50"] == pytest.approx((0.8316, 1), abs=5e-5)  # as 20 of 20
+    assert found["trust_aurc"] == pytest.approx((0, 1 - 0.8316), abs=5e-5)

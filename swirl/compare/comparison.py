@@ -122,9 +122,9 @@ def write(plan: Plan, place: Place, out: Path) -> dict[str, Any]:
         "seeds": sorted({seed for found in files.values() for seed in found.get(plan.reference(), {})}),
         "learning_rates": rates,
         "tried": [
-            {"method": name, "learning_rate": rate, "score": score}
+            {"method": name, "learning_rate": rate, "score": score, "facts": facts}
             for name, by_rate in tried.items()
-            for rate, (score, _) in by_rate.items()
+            for rate, (score, facts) in by_rate.items()
         ],
         "tuning_seed": plan.tuning_seed if plan.rates else None,
         "vary": ", ".join(plan.vary),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from swirl.compare.reading import Cells
 
 PACKAGES = ("swirl-wm", "torch", "transformers", "trl", "datasets", "numpy")
+DECIDING = ("torch", "transformers", "trl")
+"""Packages that train and generate: another version may give other figures."""
 SAME = ("cpu", "gpu", "cores", "threads")
 """What CPU seconds depend on, and is the same for cells whose costs are compared."""
 BUSY = 1.25
@@ -85,6 +87,16 @@ def warnings(machines: Sequence[dict[str, Any]]) -> list[str]:
             f"{worst['cores']} cores), where a CPU second does less."
         )
     return told
+
+
+def mixed(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence on runs of different code; none where all are of one commit and of the same versions."""
+    commits = {cell["commit"] for cell in cells}
+    told = [f"of {len(commits)} commits"] if len(commits) > 1 else []
+    for package in DECIDING:
+        versions = sorted({cell["versions"][package] for cell in cells if package in cell["versions"]})
+        told += [f"of {package} {' and '.join(versions)}"] if len(versions) > 1 else []
+    return [f"The runs are {', '.join(told)}; the report lists which."] if told else []
 
 
 def table(files: "dict[str, Cells]") -> list[list[str]]:

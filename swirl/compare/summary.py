@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from swirl import image_metrics
 from swirl.compare import provenance, reading
 from swirl.compare.kept import BASELINES
 from swirl.compare.reading import NET, SCORE
 from swirl.compare.variants import UNLIMITED
+from swirl.eval import held_out
 from swirl.methods import ORACLE_ROUNDS
 from swirl.types import ROLES, Role
 
@@ -28,8 +28,6 @@ ALIKE = ("image_psnr_ceiling",)
 """What no method has a part in: it is told, and not compared."""
 GAPS = (NET, "exact_match_changed", "changed_facts_f1", "action_exact_match_changed")
 """Metrics of which a share of the oracle's gain is told; of false changes it has none to gain."""
-MOST: dict[str, float] = dict.fromkeys(("image_psnr_changed", "image_psnr_ceiling"), image_metrics.PSNR_CAP)
-"""The largest value of a metric, where it is not 1."""
 UNEVEN = 1.25
 """How many times as many CPU seconds a token may take in one seed as in another before that is told."""
 Rows = list[dict[str, Any]]
@@ -90,7 +88,7 @@ def _statistics(found: dict[str, dict[int, reading.Reading]], reference: str, me
         if estimate:
             rows.append({"method": method, "statistic": statistic, **estimate._asdict()})
 
-    least, most = -1.0 if metric in reading.PARTS else 0.0, MOST.get(metric, 1.0)
+    least, most = (-1.0, 1.0) if metric in reading.PARTS else held_out.bounds(metric)
     gain = "oracle" in found and reading.estimate(reading.difference, [found["oracle"], found["warmup"]])
     for method, mine in found.items():
         value = reading.estimate(lambda mean: mean, [mine])
@@ -113,7 +111,8 @@ def warnings(files: dict[str, reading.Cells]) -> list[str]:
         files: Kept files, by the value of what varies, method and seed.
     """
     groups = [(method, [*by_seed.values()]) for cells in files.values() for method, by_seed in cells.items()]
-    told = provenance.warnings([cell["machine"] for _, group in groups for cell in group])
+    cells = [cell for _, group in groups for cell in group]
+    told = provenance.mixed(cells) + provenance.warnings([cell["machine"] for cell in cells])
     uneven, method = max((_unevenness(group), method) for method, group in groups)
     if uneven > UNEVEN:
         told.append(

@@ -1,5 +1,6 @@
 """The tables of a comparison, made from `results.json` alone."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ HEADS = {"cpu_seconds": "At equal CPU seconds", "tokens": "At equal tokens of tr
 def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
     """Every table by its title: methods at the reference's CPU seconds and at its tokens, or by what was varied."""
     if results["vary"]:
-        return {f"By {results['vary']}: {lines[0][0]}": lines for lines in varied(results)}
+        return varied(results)
     found: dict[str, list[list[str]]] = {}
     for unit in UNITS:
         found[HEADS[unit]] = table(results, unit)
@@ -43,16 +44,21 @@ def tables(results: dict[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def _tried(rows: Rows) -> dict[str, list[list[str]]]:
-    """What learning rates scored; where the best is the first or the last of them, a better one may lie beyond."""
+    """What learning rates scored, and how the best was found where two of them tie.
+
+    Where the best is the first or the last of them a better one may lie beyond. Of two it always is: that says nothing.
+    """
     rates = sorted({row["learning_rate"] for row in rows})
-    score = {(row["method"], row["learning_rate"]): row["score"] for row in rows}
     lines = [["method", *(f"{rate:g}" for rate in rates), ""]]
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [score.get((method, rate)) for rate in rates]
-        known = [value for value in mine if value is not None]
-        edge = max(known) in (mine[0], mine[-1]) and len(rates) > 1
-        values = ("" if value is None else f"{value:.3f}" for value in mine)
-        lines.append([f"`{method}`", *values, "best at the edge" * edge])
+        known = {row["learning_rate"]: (row["score"], row["facts"]) for row in rows if row["method"] == method}
+        best = max(known, key=known.__getitem__)
+        tied = [facts for value, facts in known.values() if value == known[best][0]]
+        how = "by changed facts F1" if tied.count(max(tied)) == 1 else "given first"
+        remarks = [f"tie, {best:g} {how}"] * (len(tied) > 1)
+        remarks += ["best at the edge"] * (best in (rates[0], rates[-1]) and len(rates) > 2)
+        values = (f"{known[rate][0]:.3f}" if rate in known else "" for rate in rates)
+        lines.append([f"`{method}`", *values, "; ".join(remarks)])
     return {"Learning rates on the tuning seed, both scores added up": lines} if rows else {}
 
 
@@ -65,22 +71,61 @@ def _rewards(rows: Rows) -> dict[str, list[list[str]]]:
 
 
 def show(results: dict[str, Any], out: Path) -> None:
-    """Print the tables, and where the rest is."""
-    for title, (columns, *rows) in tables(results).items():
+    """Print what a terminal has room for, what speaks against it, and where the rest is."""
+    for title, lines in narrow(results).items():
+        columns, *rows = filled(lines)
         progress.table(title, columns, rows)
-    print(f"report {out}/report.html\nresults {out}/results.json")
+    print(*results["warnings"], f"report {out}/report.html", f"results {out}/results.json", sep="\n")
+
+
+def narrow(results: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Tables for a terminal, by title: the scores below each other, other metrics without their intervals."""
+    by = f", by `{results['vary']}`" if results["vary"] else ""
+    found = {
+        f"{HEADS[unit]}{by}: {TITLES[SCORE[role]]}": lines
+        for role in ROLES
+        for unit in UNITS
+        if len(lines := _judged(results, unit, role)) > 1
+    }
+    if results["vary"]:
+        return found
+    scores = ("seeds", "learning rate", COSTS["cpu_seconds"], *(TITLES[SCORE[role]] for role in ROLES))
+    wide = table(results, "cpu_seconds")
+    kept = [i for i, title in enumerate(wide[0]) if title not in scores]
+    rest = [[re.sub(r" \[.*?\]", "", line[i]) for i in kept] for line in wide if any(line[i] for i in kept[1:])]
+    found |= {f"{HEADS['cpu_seconds']}: other metrics": rest} if len(kept) > 1 else {}
+    return found | _rewards(results["rewards"]) | _tried(results["tried"])
+
+
+def _judged(results: dict[str, Any], unit: str, role: Role) -> list[list[str]]:
+    """The score of every method and its difference to the reference, a row each; of each value of what varies."""
+    rows = [row for statistic in ("value", "difference") for row in scores(results["rows"], role, statistic, unit)]
+    cells = {(row["at"], row["method"], row["statistic"]): row for row in rows}
+    cost = {
+        (row["at"], row["method"]): row for row in results["rows"] if (row["unit"], row["metric"]) == (unit, "cost")
+    }
+    lines = [["value", "method", COSTS[unit], TITLES[SCORE[role]], f"less `{results['reference']}`"]]
+    for at in dict.fromkeys(row["at"] for row in rows):
+        for method in _in_order(list(dict.fromkeys(r["method"] for r in rows if r["at"] == at)), results["methods"]):
+            mine = (_cell(cells.get((at, method, kind)), len(results["seeds"])) for kind in ("value", "difference"))
+            lines.append([at, f"`{method}`", _spent(cost.get((at, method))), *mine])
+    return lines
 
 
 def told(results: dict[str, Any]) -> str:
     """What the tables are of, in a few sentences."""
-    seeds, tuned = ", ".join(map(str, results["seeds"])), results["tuning_seed"]
+    seeds, tuned = results["seeds"], results["tuning_seed"]
     rates = "learning rates of the recipe" if tuned is None else f"learning rates chosen on seed {tuned}"
     bounds = "; `oracle` at its end" if "oracle" in results["methods"] else ""
-    drawn = "seeds, each with a recording of its own" if results["new_recordings"] else "seeds and test layouts"
+    if len(seeds) == 1:
+        drawn = "test layouts, for there is one seed"
+    else:
+        drawn = "seeds, each with a recording of its own" if results["new_recordings"] else "seeds and test layouts"
+    named = f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     words = (
-        f"Seeds {seeds}; {rates}. Every method is read where it has spent what `{results['reference']}` "
-        f"spends, or at its end where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. "
-        f"In brackets: 95 % intervals by bootstrap over {drawn}; differences are paired. "
+        f"{named}; {rates}. Every method is read where it has spent what `{results['reference']}` spends, or at its "
+        f"end where it spent less (a share below {100 * NEAR:g} % stands beside the cost){bounds}. In brackets: 95 % "
+        f"intervals by bootstrap over {drawn}; differences are paired. "
         "Net: the exact matches where something changed less the false changes where nothing did, shares."
     )
     return " ".join([words, *results["warnings"]])
@@ -158,29 +203,29 @@ def _cell(row: dict[str, Any] | None, seeds: int) -> str:
     return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]{fewer}"
 
 
-def scores(rows: Rows, role: Role) -> Rows:
-    """What every method scores at equal CPU seconds."""
-    asked = {"role": role, "metric": SCORE[role], "unit": "cpu_seconds", "statistic": "value"}
+def scores(rows: Rows, role: Role, statistic: str = "value", unit: str = "cpu_seconds") -> Rows:
+    """What every method scores at equal cost, or its difference to the reference, or the gap that it closes."""
+    asked = {"role": role, "metric": SCORE[role], "unit": unit, "statistic": statistic}
     return [row for row in rows if all(row[key] == value for key, value in asked.items())]
 
 
-def varied(results: dict[str, Any]) -> list[list[list[str]]]:
-    """The score of every method at every value of what was varied, a table per role."""
-    parts = []
+def varied(results: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """The score of each role at every value of what varies, differences in it and gaps closed, by title."""
+    values = list(dict.fromkeys(row["at"] for row in results["rows"]))
+    statistics = {"value": "", "difference": f", less `{results['reference']}`", "gap_closed": ", gap closed"}
+    found = {}
     for role in ROLES:
-        rows = scores(results["rows"], role)
-        if not rows:
-            continue
-        values = list(dict.fromkeys(row["at"] for row in rows))
-        cells = {(row["method"], row["at"]): row for row in rows}
-        methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
-        lines = [[f"{TITLES[SCORE[role]]}, by `{results['vary']}`", *map(str, values)]]
-        seeds = max(row["seeds"] for row in rows)
-        lines += [
-            [f"`{method}`", *(_cell(cells.get((method, value)), seeds) for value in values)] for method in methods
-        ]
-        parts.append(lines)
-    return parts
+        for statistic, of in statistics.items():
+            rows = scores(results["rows"], role, statistic)
+            cells = {(row["method"], row["at"]): row for row in rows}
+            methods = _in_order(list(dict.fromkeys(row["method"] for row in rows)), results["methods"])
+            lines = [
+                [f"`{method}`", *(_cell(cells.get((method, value)), len(results["seeds"])) for value in values)]
+                for method in methods
+            ]
+            title = f"{TITLES[SCORE[role]].capitalize()}, by `{results['vary']}`{of}"
+            found |= {title: [["method", *values], *lines]} if lines else {}
+    return found
 
 
 def filled(rows: Sequence[Sequence[str]]) -> list[list[str]]:

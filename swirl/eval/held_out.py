@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from swirl import health, intervals, labelling, metrics, models, progress, prompts, similarity
+from swirl import health, image_metrics, intervals, labelling, metrics, models, progress, prompts, similarity
 from swirl.config import Recipe
 from swirl.eval import frames, latent
 from swirl.eval.rows import clusters, result
@@ -24,6 +24,14 @@ BASELINES: dict[Role, str] = {"forward": "copy-input", "inverse": "majority-acti
 """What a model of each role must beat."""
 CUT_OFF: dict[Role, str] = {"forward": "cut_off_rate", "inverse": "action_cut_off_rate"}
 """The metric that counts replies which the token limit ended; a next state counts as far as it goes, an action not."""
+RANGES: dict[str, intervals.Bounds] = {
+    **dict.fromkeys(
+        ("nll_per_token", "nll", "nll_changed", "image_suppressed_nll", "action_length_mean"), (0.0, np.inf)
+    ),
+    **dict.fromkeys(("image_psnr", "image_psnr_changed", "image_psnr_ceiling"), (0.0, image_metrics.PSNR_CAP)),
+    **dict.fromkeys(("image_ssim", "image_ssim_changed", "image_ssim_ceiling"), (-1.0, 1.0)),
+}
+"""What a metric's values can be, where that is not 0 to 1."""
 
 
 def predict(
@@ -159,11 +167,15 @@ def results(
     extra: dict[str, Any] | None = None,
     encoder: similarity.Encoder | None = None,
     images: ImageTokenizer | None = None,
+    baseline: bool = False,
 ) -> list[dict]:
-    """Result rows of predictions, the intervals by bootstrap over `clusters`; next states also by the encoder."""
+    """Result rows of predictions, the intervals by bootstrap over `clusters`; next states also by the encoder.
+
+    A baseline is wrong, or right, in every row by definition, not by chance: then its interval has no width.
+    """
     out, cluster = [], clusters(rows)
     for name, (value, index) in {**values(role, rows, predictions, encoder, images), **(extra or {})}.items():
-        low, high = intervals.bootstrap_interval(value, cluster[index])
+        low, high = intervals.bootstrap_interval(value, cluster[index], bounds=None if baseline else bounds(name))
         out.append(result(role, name, float(np.mean(value)), low, high, len(value)))
     if role == "inverse":
         readable = [text for text in predictions if text]
@@ -171,6 +183,11 @@ def results(
         signs.pop("length_mean", None)  # already there, with its interval
         out += [result(role, f"action_{name}", value, None, None, len(readable)) for name, value in signs.items()]
     return out
+
+
+def bounds(metric: str) -> intervals.Bounds:
+    """What the values of a metric of this module can be."""
+    return RANGES.get(metric, intervals.SHARE)
 
 
 def values(
@@ -198,14 +215,20 @@ def _similarity(
 
 
 def cycle(forward: Scorer, rows: Rows, inferred: Sequence[str], recipe: Recipe, max_new_tokens: int) -> list[dict]:
-    """Cycle consistency on changed transitions: P given the inferred action reproduces the recorded next state."""
+    """Cycle consistency on changed transitions: P given the inferred action reproduces the recorded next state.
+
+    An action that could not be read ("") is not asked for: it is wrong, or a model that says nothing would close every
+    cycle beside one that does not read the action.
+    """
     states, truths = _texts(rows)
     index = [i for i, (x, y) in enumerate(zip(states, truths, strict=True)) if metrics.changed(x, y)]
     if not index:
         return []
-    picked = [rows[i] for i in index]
-    predictions = predict(forward, picked, [inferred[i] for i in index], recipe, max_new_tokens, "cycle")
-    match = np.array([metrics.exact_match(p, truths[i]) for p, i in zip(predictions, index, strict=True)], float)
+    read = [i for i in index if inferred[i]]
+    asked, actions = [rows[i] for i in read], [inferred[i] for i in read]
+    told = predict(forward, asked, actions, recipe, max_new_tokens, "cycle") if read else []
+    predictions = dict(zip(read, told, strict=True))
+    match = np.array([i in predictions and metrics.exact_match(predictions[i], truths[i]) for i in index])
     low, high = intervals.bootstrap_interval(match, clusters(rows)[index])
     return [result("both", "cycle_exact_match_changed", float(match.mean()), low, high, len(match))]
 

@@ -123,7 +123,7 @@ class Judge:
         out: list[dict[str, Any]] = []
         if known:
             values = np.array([scores[i] for i in known], dtype=np.float64)
-            low, high = intervals.bootstrap_interval(values, clusters(rows)[known])
+            low, high = intervals.bootstrap_interval(values, clusters(rows)[known], bounds=(0.0, 10.0))
             out.append(result(role, "judge_score", float(values.mean()), low, high, len(known)))
         return [*out, result(role, "judge_missing", float(len(rows) - len(known)), None, None, len(rows))]
 

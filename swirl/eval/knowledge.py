@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from swirl import labelling, metrics, progress, prompts
+from swirl import intervals, labelling, metrics, progress, prompts
 from swirl.api import ForwardModel, InverseModel
 from swirl.eval import held_out, rows
 from swirl.rewards.likelihood import score
@@ -116,7 +116,7 @@ def ranked(model: str, ranks: Sequence[int], sizes: Sequence[int], clusters: np.
     return [
         *rows.plain("chance", "forward", "ranking_mrr_changed", mrr, len(ranks)),
         *rows.plain("chance", "forward", "ranking_hit1_changed", hit, len(ranks)),
-        *rows.mean(model, "forward", "ranking_mrr_changed", [1 / place for place in ranks], clusters),
+        *rows.mean(model, "forward", "ranking_mrr_changed", [1 / place for place in ranks], clusters, intervals.SHARE),
         *rows.mean(model, "forward", "ranking_hit1_changed", [place == 1 for place in ranks], clusters),
     ]
 

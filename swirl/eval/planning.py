@@ -121,12 +121,11 @@ def planned(
 ) -> rows.Results:
     """Results of a model's plans, whether each reaches its goal, and the plans of a search in the real world."""
     clusters = rows.clusters([goal.row for goal in goals])
-    found, real, got = ([float(bool(one)) for one in column] for column in (plans, ways, reached))
-    ratio = rows.statistic(model, "forward", "wm2real_ratio", rows.ratio(got, found), clusters)
+    found, real, got = (np.array([bool(one) for one in column]) for column in (plans, ways, reached))
     return [
         *rows.mean("real-search", "forward", "wm2real_plans", real, clusters),
         *rows.mean(model, "forward", "wm2real_plans", found, clusters),
         *rows.mean(model, "forward", "wm2real_reached", got, clusters),
-        *({**row, "n": int(sum(found))} for row in ratio),
-        *rows.statistic(model, "forward", "consistency_ratio", rows.ratio(got, real), clusters),
+        *rows.mean(model, "forward", "wm2real_ratio", got[found], clusters[found]),
+        *rows.statistic(model, "forward", "consistency_ratio", rows.ratio(got, real), clusters, (0.0, np.inf)),
     ]

@@ -134,7 +134,7 @@ def by_turn(
     firsts = np.array(
         [metrics.exact_match(states[0], state_text(stretch[0]["next_state"])) for stretch, states in pairs]
     )
-    every = rows.clusters([stretch[0] for stretch in starts])
+    every, baseline = rows.clusters([stretch[0] for stretch in starts]), model == held_out.BASELINES["forward"]
     for turn in range(1, max(map(len, starts), default=0) + 1):
         alive = [i for i, stretch in enumerate(starts) if len(stretch) >= turn]
         clusters = every[alive]
@@ -148,8 +148,9 @@ def by_turn(
         out += rows.plain(model, "forward", f"rollout_survivors_t{turn}", len(alive), len(alive))
         for name in (*BY_TURN, *(OF_IMAGES if images else ())):
             value, index = values.get(name, (np.empty(0), np.empty(0, int)))
-            out += rows.mean(model, "forward", f"rollout_{name}_t{turn}", value, clusters[index])
+            bounds = None if baseline else held_out.bounds(name)
+            out += rows.mean(model, "forward", f"rollout_{name}_t{turn}", value, clusters[index], bounds)
         now, first = values["exact_match"][0], firsts[alive]
         ratio = rows.ratio(now, first)
-        out += rows.statistic(model, "forward", f"rollout_consistency_t{turn}", ratio, clusters)
+        out += rows.statistic(model, "forward", f"rollout_consistency_t{turn}", ratio, clusters, (0.0, np.inf))
     return out

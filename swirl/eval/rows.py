@@ -31,12 +31,17 @@ def clusters(rows: Rows) -> np.ndarray:
 
 
 def mean(
-    model: str, role: Role, metric: str, values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray
+    model: str,
+    role: Role,
+    metric: str,
+    values: Sequence[float] | np.ndarray,
+    clusters: Sequence[Hashable] | np.ndarray,
+    bounds: intervals.Bounds | None = None,
 ) -> Results:
     """The mean of a value per row and its interval; nothing where there are no rows."""
     if not len(values):
         return []
-    low, high = intervals.bootstrap_interval(np.asarray(values, float), clusters)
+    low, high = intervals.bootstrap_interval(values, clusters, bounds=bounds)
     return [{"model": model, **result(role, metric, float(np.mean(values)), low, high, len(values))}]
 
 
@@ -46,12 +51,13 @@ def statistic(
     metric: str,
     function: Callable[[np.ndarray], float],
     clusters: Sequence[Hashable] | np.ndarray,
+    bounds: intervals.Bounds,
 ) -> Results:
     """What a function of row indices gives over all rows, and its interval; nothing where it is not defined."""
     value = function(np.arange(len(clusters))) if len(clusters) else np.nan
     if not np.isfinite(value):
         return []
-    low, high = intervals.bootstrap_statistic(function, clusters)
+    low, high = intervals.bootstrap_statistic(function, clusters, bounds=bounds)
     return [{"model": model, **result(role, metric, float(value), low, high, len(clusters))}]
 
 

@@ -39,6 +39,8 @@ logger = logging.getLogger("swirl")
 Rows = list[dict[str, Any]]
 CUT_OFF = 0.2
 """Share of replies that may be cut off before that is said."""
+CYCLE, RECORDING = "cycle", "recording"
+"""What rows name as their model that are of both models together, or of none."""
 
 
 def evaluate(
@@ -186,7 +188,7 @@ def _measure(
         return [], _inferred(model, rows, max_new_tokens, title) if isinstance(model, InverseModel) else []
     majority = metrics.majority_action([row["action"] for row in rows])
     copied = held_out.baselines(rows, majority)[model.role]
-    base = held_out.results(model.role, rows, copied, encoder=encoder, images=model.scorer.images)
+    base = held_out.results(model.role, rows, copied, None, encoder, model.scorer.images, baseline=True)
     limit = _limit(model, rows, max_new_tokens)
     found, predictions = held_out.measure(model.role, model.scorer, rows, recipe, limit, title, encoder)
     _warn_of_cut_off(model, found, limit)
@@ -222,7 +224,7 @@ def _inferred(model: InverseModel, rows: Rows, max_new_tokens: int | None, title
 
 def _cycle(model: ForwardModel, rows: Rows, inferred: list[str], max_new_tokens: int | None) -> Rows:
     found = held_out.cycle(model.scorer, rows, inferred, model.recipe, _limit(model, rows, max_new_tokens))
-    return [{"model": "cycle", **row} for row in found]
+    return [{"model": CYCLE, **row} for row in found]
 
 
 def _limit(model: ForwardModel | InverseModel, rows: Rows, asked: int | None) -> int:
@@ -247,11 +249,11 @@ def _limit(model: ForwardModel | InverseModel, rows: Rows, asked: int | None) ->
 
 
 def _count(metric: str, value: int, n: int | None = None) -> dict[str, Any]:
-    return {"model": "recording", **result("both", metric, value, None, None, value if n is None else n)}
+    return {"model": RECORDING, **result("both", metric, value, None, None, value if n is None else n)}
 
 
 def show(rows: Rows, as_json: bool = False) -> None:
-    """Print what `evaluate` gave: JSON, or a table per role with the baseline beside the model."""
+    """Print what `evaluate` gave: JSON, or a table per role with the baseline beside the model, and one of both."""
     if as_json:
         print(json.dumps(rows))
         return
@@ -265,6 +267,9 @@ def show(rows: Rows, as_json: bool = False) -> None:
             cells = [[r["metric"], base.get(r["metric"]), r["value"], interval(r), r["n"]] for r in found]
             columns = ["metric", held_out.BASELINES[role], "model", "95 %", "rows"]
             progress.table(f"{role.capitalize()} model: {found[0]['model']}", columns, cells)
-    rest = [[row["metric"], row["value"], interval(row), row["n"]] for row in one_step if row["role"] == "both"]
-    progress.table("Recording", ["metric", "value", "95 %", "rows"], rest)
+    for title, model in (("Both models", CYCLE), ("Recording", RECORDING)):
+        mine = [row for row in one_step if row["model"] == model]
+        if mine:
+            cells = [[row["metric"], row["value"], interval(row), row["n"]] for row in mine]
+            progress.table(title, ["metric", "value", "95 %", "rows"], cells)
     suite.show(rows)

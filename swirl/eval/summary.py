@@ -15,6 +15,8 @@ COLUMNS = (
     ("inverse", "nll_changed", "inverse NLL"),
     ("both", "cycle_exact_match_changed", "cycle"),
 )
+OVER = "false changes: of unchanged transitions; forward NLL/token: of all; the others: of changed ones"
+"""What the columns are over."""
 
 
 def show(results: dict[str, Any], folder: Path) -> None:
@@ -22,7 +24,7 @@ def show(results: dict[str, Any], folder: Path) -> None:
     for split in ("validation", "test"):
         rows = [row for row in results["rows"] if row["split"] == split]
         if rows:
-            progress.table(f"{split.capitalize()}, changed transitions", *_cells(rows))
+            progress.table(f"{split.capitalize()} ({OVER})", *_cells(rows))
     for alarm in results["alarms"]:
         print(f"alarm: {alarm}")
     print(

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from swirl import labelling, metrics, models, progress, prompts
+from swirl import intervals, labelling, metrics, models, progress, prompts
 from swirl.api import ForwardModel, InverseModel
 from swirl.eval import rows
 from swirl.posterior import Posterior
@@ -155,10 +155,10 @@ def results(
             out += rows.plain(model, role, f"{prefix}_ece{suffix}", ece(sure, right), len(index))
         for share in COVERAGES:
             name = f"{prefix}_selective_{share:.0%}{suffix}".replace("%", "")
-            out += rows.statistic(
-                model, role, name, lambda i, s=sure, r=right, c=share: selective_accuracy(s[i], r[i], c), names
-            )
-        out += rows.statistic(model, role, f"{prefix}_aurc{suffix}", lambda i, s=sure, r=right: aurc(s[i], r[i]), names)
+            accuracy = lambda i, s=sure, r=right, c=share: selective_accuracy(s[i], r[i], c)  # noqa: E731
+            out += rows.statistic(model, role, name, accuracy, names, intervals.SHARE)
+        area = lambda i, s=sure, r=right: aurc(s[i], r[i])  # noqa: E731
+        out += rows.statistic(model, role, f"{prefix}_aurc{suffix}", area, names, intervals.SHARE)
     if len(picked):
         for number, (mean, accuracy, n) in enumerate(reliability(confidence, correct), start=1):
             out += rows.plain(model, role, f"{prefix}_confidence_b{number}", mean, n)

@@ -99,7 +99,13 @@ class Labels(Phases):
                 **checked,
                 "posterior": asdict(belief),
             }
-            logger.info("%s: kept %d of %d changed pairs; %s, %s", stage, len(certain), len(changed), belief, checked)
+            logger.info(
+                "%s: kept %d of %d changed pairs; of %d validation pairs it would keep %d, %d of them rightly "
+                "(weights: inverse model %.2f, forward model %.2f)",
+                *(stage, len(certain), len(changed)),
+                *(checked[name] for name in ("validation", "validation_kept", "validation_right")),
+                *(belief.inverse, belief.forward),
+            )
             if not kept:
                 logger.warning("%s: no label was kept; this round trains on the recorded labels alone", stage)
             self.write_rows(kept, out, facts)

@@ -106,7 +106,7 @@ def of_baselines(runner: Runner, rows: Rows, encoder: similarity.Encoder | None 
     return [
         {"phase": held_out.BASELINES[role], **row}
         for role, texts in baselines(runner, rows).items()
-        for row in held_out.results(role, rows, texts, None, encoder, runner.images)
+        for row in held_out.results(role, rows, texts, None, encoder, runner.images, baseline=True)
     ]
 
 

@@ -22,6 +22,22 @@ def test_seconds_of_different_machines_are_warned_of():
     assert "(cores 2 and 4)" in told
 
 
+def test_runs_of_different_code_are_told_of():
+    one = {"commit": "abc1234", "versions": {"python": "3.11", "torch": "2.13.0", "trl": "1.16.0"}}
+    other = {"commit": "abc1234+", "versions": {"python": "3.12", "torch": "2.9.1", "trl": "1.16.0"}}
+    assert provenance.mixed([one, one]) == []
+    assert provenance.mixed([one, {**one, "versions": {"python": "3.12"}}]) == []  # what was not noted
+    assert provenance.mixed([one, {**one, "commit": "def"}, {**one, "commit": "def"}]) == [
+        "The runs are of 2 commits; the report lists which."
+    ]
+    assert provenance.mixed([one, {**other, "commit": "abc1234"}]) == [
+        "The runs are of torch 2.13.0 and 2.9.1; the report lists which."
+    ]
+    assert provenance.mixed([one, other]) == [
+        "The runs are of 2 commits, of torch 2.13.0 and 2.9.1; the report lists which."
+    ]
+
+
 def test_a_gpu_and_a_busy_machine_are_told_of():
     [told] = provenance.warnings([{**ONE, "gpu": "H100"}])
     assert told.startswith("What a GPU did is not in the CPU seconds")

@@ -64,12 +64,27 @@ def test_a_reward_stands_beside_what_it_brought(cells, results):
     ]
 
 
+def tried(results, *found):
+    """The table's line for rates with these scores and changed facts F1, by rate."""
+    rows = [dict(zip(("method", "learning_rate", "score", "facts"), ("swirl", *one), strict=True)) for one in found]
+    head, line = tables.tables({**results, "tried": rows})["Learning rates on the tuning seed, both scores added up"]
+    assert head == ["method", *(f"{rate:g}" for rate in sorted(one[0] for one in found)), ""]
+    return line
+
+
 def test_what_learning_rates_scored_is_told(results):
     lines = tables.tables(results)["Learning rates on the tuning seed, both scores added up"]
-    assert lines == [["method", "1e-05", "0.0001", ""], ["`swirl`", "0.500", "0.250", "best at the edge"]]
-    inside = [{"method": "swirl", "learning_rate": rate, "score": rate == 2} for rate in (1, 2, 3)]
-    lines = tables.tables({**results, "tried": inside})["Learning rates on the tuning seed, both scores added up"]
-    assert lines[1][-1] == ""
+    assert lines == [["method", "1e-05", "0.0001", ""], ["`swirl`", "0.500", "0.250", ""]]  # of two all are at an edge
+    assert tried(results, (1, 0.2, 0), (2, 0.4, 0), (3, 0.3, 0)) == ["`swirl`", "0.200", "0.400", "0.300", ""]
+    assert tried(results, (3, 0.4, 0), (2, 0.3, 0), (1, 0.2, 0))[1:] == ["0.200", "0.300", "0.400", "best at the edge"]
+
+
+def test_how_a_tie_of_learning_rates_was_decided_is_told(results):
+    assert tried(results, (1, 0.4, 0.5), (2, 0.4, 0.6), (3, 0.3, 0.9))[-1] == "tie, 2 by changed facts F1"
+    assert tried(results, (2, 0.4, 0.5), (1, 0.4, 0.5))[-1] == "tie, 2 given first"
+    assert tried(results, (1, 0.4, 0.6), (2, 0.4, 0.5), (3, 0.4, 0.5))[-1] == (
+        "tie, 1 by changed facts F1; best at the edge"
+    )
 
 
 def test_an_interval_holds_no_value_that_the_metric_cannot_have(cells):
@@ -147,6 +162,8 @@ def test_machines_are_among_what_is_told(cells):
     cells["oracle"][1]["machine"] = {"cores": 4}
     [told] = summary.warnings({"": cells})
     assert "(cores 2 and 4)" in told
+    cells["swirl"][0]["commit"] = "def5678"
+    assert summary.warnings({"": cells}) == ["The runs are of 2 commits; the report lists which.", told]
 
 
 def test_a_difference_ends_where_those_of_the_metric_do(cells):
@@ -185,6 +202,20 @@ def test_what_spent_less_than_the_budget_says_what_share(cells, results):
     results["rows"] = [{**row, "at": ""} for row in summary.summarise(cells, "verified")]
     assert costs()["`swirl`"] == "40"
     assert "or at its end where it spent less (a share below 95 % stands beside the cost)" in tables.told(results)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "new_recordings", "begins", "drawn"),
+    [
+        ([0, 1], False, "Seeds 0, 1;", "over seeds and test layouts;"),
+        ([0, 1], True, "Seeds 0, 1;", "over seeds, each with a recording of its own;"),
+        ([3], False, "Seed 3;", "over test layouts, for there is one seed;"),
+        ([3], True, "Seed 3;", "over test layouts, for there is one seed;"),
+    ],
+)
+def test_what_intervals_are_drawn_over_is_told_as_it_is(results, seeds, new_recordings, begins, drawn):
+    told = tables.told({**results, "seeds": seeds, "new_recordings": new_recordings})
+    assert told.startswith(begins) and f"bootstrap {drawn}" in told
 
 
 def test_what_speaks_against_the_costs_stands_above_the_tables(results):
@@ -259,10 +290,61 @@ def test_what_is_of_fewer_seeds_says_so(cells, results):
     assert told["`oracle`"]["seeds"] == "1"
 
 
-def test_what_varies_becomes_columns(cells, results):
+def test_what_varies_becomes_columns_of_scores_differences_and_gaps(cells, results):
+    results["rows"] = [{**row, "at": "100"} for row in summary.summarise(cells, "verified")]
+    cells["swirl"] = {s: cell(point("swirl1-forward-grpo", "forward", 50, [2, 3])) for s in (0, 1)}
+    del cells["oracle"]
+    results["rows"] += [{**row, "at": "200"} for row in summary.summarise(cells, "verified")]
+    found = tables.tables({**results, "vary": "data.labels"})
+    # No inverse model is trained after the warm-up; the oracle gains nothing there.
+    scores, less, gaps, actions, alike = found
+    assert scores == "Next state, net, by `data.labels`"
+    assert (less, gaps) == (f"{scores}, less `verified`", f"{scores}, gap closed")
+    assert (actions, alike) == ("Action, exact, by `data.labels`", "Action, exact, by `data.labels`, less `verified`")
+    assert {tuple(lines[0]) for lines in found.values()} == {("method", "100", "200")}
+
+    def told(title):
+        return {line[0]: [cell.partition(" ")[0] for cell in line[1:]] for line in found[title][1:]}
+
+    # Of 5 rows as in the table at one value; at 200 `swirl` has all 5, `verified` 4, and there is no oracle.
+    assert told(scores) == {
+        "`copy-input`": ["0.000", "0.000"],
+        "`warmup`": ["0.200", "0.200"],
+        "`swirl`": ["0.267", "1.000"],
+        "`verified`": ["0.800", "0.800"],
+        "`oracle`": ["1.000", ""],
+    }
+    assert told(less) == {
+        "`warmup`": ["-0.600", "-0.600"],
+        "`swirl`": ["-0.533", "+0.200"],
+        "`oracle`": ["+0.200", ""],
+    }
+    assert told(gaps) == {"`swirl`": ["0.083", ""], "`verified`": ["0.750", ""]}
+    assert "less `verified`:\n\n| method | 100 | 200 |\n" in tables.text({**results, "vary": "data.labels"})
+
+
+def test_a_terminal_has_room_for_what_is_printed(results, capsys, tmp_path):
+    results["warnings"] = ["Something speaks against it."]
+    tables.show(results, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    head = "At equal CPU seconds: "
+    told = lines[lines.index(f"{head}next state, net") : lines.index("At equal tokens of training: next state, net")]
+    [swirl] = [line.split() for line in told if "swirl" in line]
+    assert swirl[:3] == ["`swirl`", "50", "0.267"] and swirl[5] == "-0.533"  # each with the two ends of its interval
+    assert len(swirl) == 8
+    rest = lines[lines.index(f"{head}other metrics") : lines.index("Reward beside held-out quality, by phase")]
+    assert [line.split() for line in rest if "swirl" in line] == [["`swirl`", "0.267"]]  # exact on changed
+    assert not [line for line in rest if "majority-action" in line]
+    widest = max(len(line.rstrip()) for line in lines[: lines.index("Reward beside held-out quality, by phase")])
+    assert widest <= 80
+    assert lines[-3:] == [results["warnings"][0], f"report {tmp_path}/report.html", f"results {tmp_path}/results.json"]
+
+
+def test_at_a_terminal_every_value_of_what_varies_has_its_rows(cells, results, capsys, tmp_path):
     at = [{**row, "at": value} for value in ("100", "200") for row in summary.summarise(cells, "verified")]
-    results |= {"vary": "data.labels", "rows": at}
-    [forward, inverse] = tables.tables(results).values()
-    assert forward[0] == ["next state, net, by `data.labels`", "100", "200"]
-    assert [line[0] for line in forward[1:]][-1] == "`oracle`"
-    assert forward[2][1].startswith("0.200 [") and inverse[0][0].startswith("action, exact")
+    tables.show({**results, "vary": "data.labels", "rows": at}, tmp_path)
+    out = capsys.readouterr().out
+    title = "At equal CPU seconds, by `data.labels`: next state, net"
+    told = out.partition(title)[2].partition("At equal")[0]
+    assert [line.split()[0] for line in told.splitlines() if "`oracle`" in line] == ["100", "200"]
+    assert "other metrics" not in out
