@@ -36,10 +36,14 @@ def test_reinforcement_learning_finds_what_is_rewarded(algorithm, recipe_file, s
 def test_the_log_and_the_table_say_what_was_done(context, recipe_file, small, tmp_path, capsys):
     small = small | {"play.context": context}
     short = {"base.steps": "60", "rl.iterations": "2", "rl.save_every": "1", "rl.form": "states", "method": "spa"}
+    short |= {"evaluation.samples": "3"}
     results = session.run_recipe(settings.load(recipe_file, small | short), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in log] == [1, 2]
-    assert all("validation_pass_at_1" in row for row in log)
+    for row in log:  # validated with as many samples of each seed as stages are
+        assert row["validation_samples"] == 3
+        assert len(row["validation_successes"]) == 8
+        assert row["validation_pass_at_1"] == pytest.approx(sum(row["validation_successes"]) / 8 / 3)
     assert results["steps"]["rl"] == sum(row["steps"] for row in log)
     # An episode of this world has one action, or none where the reply cannot be read.
     played = results["self_play"]
