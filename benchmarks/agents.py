@@ -340,7 +340,7 @@ def carry_out(todo: Sequence[tuple[str, str, int]], runs: Path, processes: int) 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results")
     parser.add_argument("--only", nargs="*", choices=WORLDS, default=WORLDS)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=running.SEEDS)

@@ -159,7 +159,7 @@ def _row(facts: dict[str, Any], planner: str, horizon: int, metric: str) -> dict
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results")
     parser.add_argument("--only", nargs="*", choices=list(WORLDS), default=list(WORLDS))
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=running.SEEDS)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,16 @@ def test_a_page_without_a_place_for_a_table_is_left_as_it_is(tmp_path):
     RESULTS.write(page, "lake", "new\n")
     RESULTS.write(page, "lake", "new\n")
     assert page.read_text() == "before <!-- lake:begin -->\n\nnew\n\n<!-- lake:end --> after"
+
+
+def test_make_results_runs_what_fills_every_place_of_the_page():
+    filled = {
+        "results": {name for name, table in RESULTS.TABLES.items() if "docs/results.md" in table.pages},
+        "planning": {"planning"},
+        "agents": {f"agents-{world}" for world in load_benchmark("agents").WORLDS},
+    }
+    marks = re.findall(r"<!-- ([\w-]+):begin -->", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
+    assert sorted(marks) == sorted(set().union(*filled.values()))
+    told = subprocess.run(["make", "-n", "results"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"for table in {' '.join(filled)}; do" in told
+    assert "benchmarks/$table.py" in told
