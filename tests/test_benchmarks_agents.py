@@ -105,6 +105,8 @@ def test_before_its_end_a_run_is_between_where_it_was_read(agents):
     # 0.25 at the start, 0.5 after self-play, 1 at the end.
     expected = {0: 0.25, 100: 0.375, 200: 0.5, 300: 0.75, 400: 1.0, 500: 1.0}
     assert {taken: agents._at({0: facts}, taken)[0].mean() for taken in expected} == expected
+    keep(agents, "state-estimation", 0, [8, 8, 8], 0, [validated(500)])
+    assert "Pass@1 at 400 actions" in agents.table("sokoban")  # those of self-play among them
     keep(agents, "imagined", 0, [8, 8, 8])
     assert agents._at({0: json.loads(agents._kept("sokoban", "imagined", 0).read_text())}, 100) == {}
 

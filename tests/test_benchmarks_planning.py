@@ -70,6 +70,8 @@ def test_a_cell_is_the_mean_of_the_seeds_and_gains_are_paired(planning, monkeypa
     assert "one box: planning in the learned model | 75.0 [" in lines
     assert "75.0 [75.0, 75.0]" not in lines
     assert "| 8.5 | 2 |" in lines
+    keep(planning, 2, {"random": [0, 0, 1, 0], planning.RUN: [1, 0, 1, 1]})
+    assert planning.table().startswith("Not run yet: FrozenLake, 4 x 4, not slippery.\n\n|")
 
 
 def test_a_kept_file_of_another_recipe_is_left_out(planning, monkeypatch):
