@@ -23,8 +23,10 @@ import running
 from results import NOT_YET, write
 
 from swirl import durable
-from swirl.agents import settings
+from swirl.agents import measures, settings
+from swirl.agents.arena import WorldArena
 from swirl.compare import provenance
+from swirl.compare.reading import Curve, Reading
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results" / "agents"
@@ -88,18 +90,18 @@ ROWS = {
         "cloning the solver, actions inferred from 400 labels", {}, {**CLONE, "clone.inverse": MODEL}, ("sokoban",)
     ),
 }
-METRICS = {
-    "pass_at_1": "Pass@1",
-    "pass_at_8": "Pass@8",
-    "pass_at_64": "Pass@64",
-    "greedy_pass_at_1": "greedy",
-    "prediction_exact": "prediction right",
-    "effective_actions": "effective actions",
-    "imagined": "Pass@1 in the model",
+PASSED = {
+    "Pass@1": ("real", "pass_at_1", 1),
+    "Pass@8": ("real", "pass_at_1", 8),
+    "Pass@64": ("real", "pass_at_1", 64),
+    "greedy": ("real", "greedy_pass_at_1", 1),
+    "Pass@1 in the model": ("imagined", "pass_at_1", 1),
 }
-"""Columns of a table, per cent."""
+"""Columns of a table that have intervals: of which arena and metric, and of how many tries."""
+SHARES = {"prediction_exact": "prediction right", "effective_actions": "effective actions"}
+"""Columns that have none, per cent."""
 BASE = _paper("16.3/47.3", "17.2/49.2", "1.6/11.3")
-WORLDS = ("sokoban",)
+WORLDS = ("sokoban", "frozenlake", "sudoku")
 
 
 def prepare(world: str, seed: int, needed: Collection[str], runs: Path) -> tuple[dict[str, str], str]:
@@ -150,18 +152,21 @@ def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) ->
         return error
     curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     phases = json.loads((out / "ledger.json").read_text())["phases"]
-    keep = ("iteration", "steps", "success", "entropy", "reply_tokens", "repeated_replies", "validation_pass_at_1")
+    keep = ("iteration", "steps", "success", "entropy", "reply_tokens", "repeated_replies")
+    keep += ("validation_pass_at_1", "validation_successes", "validation_samples")
+    arena = WorldArena(spec.play.world, spec.play.options, spec.evaluation.seeds)
     facts = {
         "commit": commit,
         "machine": provenance.machine(spec.device, spec.threads),
         "versions": provenance.versions(),
         "recipe": spec.toml(),
         "seconds_cpu": sum(phase["seconds_cpu"] for phase in phases if phase["name"] != "test"),
+        "layouts": [arena.layout(one) for one in arena.tested()],
         "results": json.loads((out / "results.json").read_text()),
         "curve": [{key: line[key] for key in keep if key in line} for line in curve],
     }
     kept.parent.mkdir(parents=True, exist_ok=True)
-    durable.atomic_write(kept, json.dumps(facts, indent=1) + "\n")
+    durable.atomic_write(kept, json.dumps(facts) + "\n")
     return ""
 
 
@@ -181,48 +186,80 @@ def _kept(world: str, row: str, seed: int) -> Path:
     return KEPT / world / f"{row}-seed{seed}.json"
 
 
+def _asked(world: str, row: str, seed: int) -> tuple[Path, str]:
+    """The kept file of a run, and its recipe."""
+    return _kept(world, row, seed), _spec(world, row, seed).toml()
+
+
 def _train(world: str, given: Mapping[str, str], out: Path) -> str:
     return running.swirl(["agent", "train", str(_recipe(world))], given, out)
 
 
 def table(world: str) -> str:
-    """The table of a world, of what is kept."""
-    kept = {row: _read(world, row) for row in ROWS}
-    if not any(kept.values()):
+    """The table of a world, of what is kept, and by how much rows differ."""
+    rows = {
+        row: running.kept({seed: _asked(world, row, seed) for seed in running.SEEDS})
+        for row in ROWS
+        if _has(world, row)
+    }
+    taken = [steps for by_seed in rows.values() for facts in by_seed.values() if (steps := _steps(facts))]
+    if not any(rows.values()):
         return NOT_YET
-    taken = [steps for files in kept.values() for facts in files if (steps := _steps(facts))]
     budget = min(taken, default=0)
-    head = ["", "paper", *METRICS.values(), f"Pass@1 at {budget:,} actions", "CPU min", "seeds"]
-    lines = [head]
-    if kept["spa"]:
-        lines.append(["base", BASE[world], *_cells(kept["spa"], "base", budget)])
-        lines.append(["after self-play and SFT", "", *_cells(kept["spa"], "tune", budget)])
-        lines.append(["the world's solver", "", *_cells(kept["spa"], "solver", budget)])
-    if kept["vanilla"]:
-        lines.append(["base, without coordinates", "", *_cells(kept["vanilla"], "base", budget)])
+    at = f"Pass@1 at {budget:,} actions"
+    lines = [["", "paper", *PASSED, *SHARES.values(), at, "CPU min", "seeds"]]
+    if rows["spa"]:
+        lines.append(["base", BASE[world], *_cells(rows["spa"], "base")])
+        lines.append(["after self-play and SFT", "", *_cells(rows["spa"], "tune")])
+        lines.append(["the world's solver", "", *_cells(rows["spa"], "solver")])
+    if rows["vanilla"]:
+        lines.append(["base, without coordinates", "", *_cells(rows["vanilla"], "base")])
     lines += [
-        [ROWS[row].name, ROWS[row].paper.get(world, ""), *_cells(files, _last(row), budget)]
-        for row, files in kept.items()
-        if files
+        [ROWS[row].name, ROWS[row].paper.get(world, ""), *_cells(by_seed, _last(row), budget)]
+        for row, by_seed in rows.items()
+        if by_seed
     ]
-    return running.markdown(lines)
+    apart = [["", "less", "Pass@1", "Pass@8", at, "seeds"], *_differences(rows, budget)]
+    text = running.not_run({ROWS[row].name: by_seed for row, by_seed in rows.items()}) + running.markdown(lines)
+    return f"{text}\nDifferences, paired by seed and layout:\n\n{running.markdown(apart)}" if apart[1:] else text
 
 
-def _read(world: str, row: str) -> list[dict[str, Any]]:
-    """What is kept of a row, of the recipe as it is."""
-    found = [json.loads(path.read_text()) for path in sorted((KEPT / world).glob(f"{row}-seed*.json"))]
+def _has(world: str, row: str) -> bool:
+    """Whether a row is run in a world."""
+    return not ROWS[row].only or world in ROWS[row].only
+
+
+Kept = Mapping[int, dict[str, Any]]
+"""What is kept of a row, by seed."""
+
+
+def _cells(by_seed: Kept, policy: str, budget: int | None = None) -> list[str]:
+    """A line of the table, of the policies that a stage made; with a budget of those that runs ended with."""
+    passed = [running.interval(_passed(by_seed, policy, *of)) for of in PASSED.values()]
+    shares = [
+        running.mean([v for facts in by_seed.values() if (v := _share(facts, policy, name)) is not None])
+        for name in SHARES
+    ]
+    ended = [] if budget is None else [facts["seconds_cpu"] for facts in by_seed.values()]
     return [
-        facts for facts in found if _spec(world, row, tomllib.loads(facts["recipe"])["seed"]).toml() == facts["recipe"]
+        *passed,
+        *shares,
+        "" if budget is None else running.interval(_at(by_seed, budget)),
+        running.mean(ended, 1 / 60),
+        str(len(by_seed)),
     ]
 
 
-def _cells(files: Sequence[dict[str, Any]], policy: str, budget: int) -> list[str]:
-    found = [_measured(facts, policy) for facts in files]
-    cells = [running.spread([one[metric] for one in found if metric in one]) for metric in METRICS]
-    trained = files if policy in ("rl", "clone") else []
-    minutes = f"{np.mean([facts['seconds_cpu'] for facts in trained]) / 60:.0f}" if trained else ""
-    at_budget = [_at(facts, budget) for facts in trained if _steps(facts)]
-    return [*cells, running.spread(at_budget), minutes, str(len(files))]
+def _differences(rows: Mapping[str, Kept], budget: int) -> list[list[str]]:
+    """By how much every row is above SPA, and reinforcement learning with coordinates above that without."""
+    lines = []
+    for row, other in [*((row, "spa") for row in rows if row != "spa"), ("state-estimation", "vanilla")]:
+        both = [(rows[name], _last(name)) for name in (row, other)]
+        cells = [running.interval(*(_passed(*one, *PASSED[title]) for one in both)) for title in ("Pass@1", "Pass@8")]
+        at = running.interval(*(_at(by_seed, budget) for by_seed, _ in both))
+        if common := rows[row].keys() & rows[other].keys():
+            lines.append([ROWS[row].name, ROWS[other].name, *cells, at, str(len(common))])
+    return lines
 
 
 def _last(row: str) -> str:
@@ -230,38 +267,57 @@ def _last(row: str) -> str:
     return "clone" if ROWS[row].overrides.get("method") == "clone" else "rl"
 
 
-def _measured(facts: dict[str, Any], policy: str) -> dict[str, float]:
-    """Metrics of a policy in the world itself, in the form of reply that reinforcement learning has.
-
-    How often it predicts right is read where it was asked for states; `imagined` is its Pass@1 in a model.
-    """
-    form = tomllib.loads(facts["recipe"])["rl"]["form"]
-    own = [
-        row
-        for row in facts["results"]["rows"]
-        if row["policy"] == policy and row["form"] == ("states" if row["metric"] == "prediction_exact" else form)
-    ]
-    told = {row["metric"]: row["value"] for row in own if row["arena"] == "real"}
-    for row in own:
-        if (row["arena"], row["metric"]) == ("imagined", "pass_at_1"):
-            told["imagined"] = row["value"]
-    return told
+def _passed(by_seed: Kept, policy: str, arena: str, metric: str, k: int) -> dict[int, Reading]:
+    """Pass@k of a policy, by seed, where it was tried so often; see `PASSED`."""
+    found = {seed: _row(facts, policy, metric, arena) for seed, facts in by_seed.items()}
+    return {
+        seed: _reading(row["successes"], row["samples"], by_seed[seed], k)
+        for seed, row in found.items()
+        if row and row["samples"] >= k
+    }
 
 
-def _steps(facts: dict[str, Any]) -> int:
+def _reading(successes: Sequence[int], samples: int, facts: Mapping[str, Any], k: int = 1) -> Reading:
+    """Pass@k of the successes of each seed of validation."""
+    return running.by_layout([measures.pass_at_k(samples, won, k) for won in successes], facts["layouts"])
+
+
+def _share(facts: Mapping[str, Any], policy: str, metric: str) -> float | None:
+    """A metric of a policy in the world itself; how often it predicts right is read where it was asked for states."""
+    row = _row(facts, policy, metric, "real", "states" if metric == "prediction_exact" else "")
+    return row and row["value"]
+
+
+def _row(facts: Mapping[str, Any], policy: str, metric: str, arena: str, form: str = "") -> dict[str, Any] | None:
+    """A row of a run's results; by default in the form of reply that reinforcement learning has."""
+    form = form or tomllib.loads(facts["recipe"])["rl"]["form"]
+    asked = {"policy": policy, "metric": metric, "arena": arena, "form": form}
+    return next((row for row in facts["results"]["rows"] if row | asked == row), None)
+
+
+def _steps(facts: Mapping[str, Any]) -> int:
     """Actions in the world that a run took before its end, those of self-play among them."""
     return sum(facts["results"]["steps"].values())
 
 
-def _at(facts: dict[str, Any], budget: int) -> float:
-    """Pass@1 where a run had taken so many actions: of the last checkpoint until then, the start of RL among them."""
-    taken = facts["results"]["steps"]["self-play"]
-    last = (_measured(facts, "tune") or _measured(facts, "base"))["pass_at_1"]
-    for line in facts["curve"]:
+def _at(by_seed: Kept, budget: int) -> dict[int, Reading]:
+    """Pass@1 where runs had taken so many actions, by seed; of those that took some."""
+    return {seed: _curve(facts).at(budget) for seed, facts in by_seed.items() if _steps(facts)}
+
+
+def _curve(facts: Mapping[str, Any]) -> Curve:
+    """Pass@1 by the actions taken: at the start, after self-play, at every validation, and of the test at the end."""
+    stages = {"base": 0, "tune": facts["results"]["steps"]["self-play"]}
+    known = [(taken, row) for policy, taken in stages.items() if (row := _row(facts, policy, "pass_at_1", "real"))]
+    points = [(taken, _reading(row["successes"], row["samples"], facts)) for taken, row in known]
+    taken = stages["tune"]
+    for line in facts["curve"][:-1]:
         taken += line["steps"]
-        if taken <= budget:
-            last = line.get("validation_pass_at_1", last)
-    return last
+        if "validation_successes" in line:
+            points.append((taken, _reading(line["validation_successes"], line["validation_samples"], facts)))
+    [end] = _passed({0: facts}, "rl", *PASSED["Pass@1"]).values()
+    cost, readings = zip(*points, (_steps(facts), end), strict=True)
+    return Curve(np.array(cost), list(readings))
 
 
 def carry_out(todo: Sequence[tuple[str, str, int]], runs: Path, processes: int) -> list[str]:
@@ -284,21 +340,15 @@ def carry_out(todo: Sequence[tuple[str, str, int]], runs: Path, processes: int) 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results")
     parser.add_argument("--only", nargs="*", choices=WORLDS, default=WORLDS)
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=running.SEEDS)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="only write the tables")
     a = parser.parse_args(words)
-    asked = [
-        (world, row, seed)
-        for seed in a.seeds
-        for world in a.only
-        for row in a.rows
-        if not ROWS[row].only or world in ROWS[row].only
-    ]
-    todo, failed = running.missing({one: (_kept(*one), _spec(*one).toml()) for one in asked})
+    asked = [(world, row, seed) for seed in a.seeds for world in a.only for row in a.rows if _has(world, row)]
+    todo, failed = running.missing({one: _asked(*one) for one in asked})
     if not a.table:
         failed += carry_out(todo, a.runs, a.processes)
     for world in a.only:

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from results import NOT_YET, write
 
 from swirl import durable
 from swirl.compare import provenance
+from swirl.compare.reading import Reading
 from swirl.config import Recipe
 from swirl.recipe import load_recipe
 
@@ -34,6 +35,8 @@ RUN = "model"
 """What a kept file calls the learned model, which `swirl plan` names by its checkpoint."""
 PLANNERS = {"random": "no planning: random", RUN: "planning in the learned model", "real-world": "in the world itself"}
 """Name of a planner -> title of its line."""
+BASELINE = "random"
+"""What planning is compared with."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def run(world: str, seed: int, runs: Path) -> str:
     out = runs / "models" / f"{world}-seed{seed}"
     if error := learn(world, seed, out):
         return error
-    found = []
+    found, layouts = [], []
     for horizon in HORIZONS:
         words = ["plan", str(out), "--world", world, "--horizon", str(horizon), "--episodes", str(EPISODES), "--real"]
         command = [sys.executable, "-m", "swirl.cli", *words, "--json"]
@@ -84,17 +87,20 @@ def run(world: str, seed: int, runs: Path) -> str:
             return f"{out.name}: {error.strip().rpartition(os.linesep)[2]}"
         for row in json.loads(told):
             name = row["model"] if row["model"] in ("random", "real-world") else RUN
-            found.append({"planner": name, "horizon": horizon} | {k: row[k] for k in ("metric", "value", "n")})
+            layouts = row.pop("layouts", layouts)  # the same for all: they play the same episodes
+            keep = ("metric", "value", "n", "successes")
+            found.append({"planner": name, "horizon": horizon} | {key: row[key] for key in keep if key in row})
     facts = {
         "commit": commit,
         "machine": provenance.machine(spec.device, spec.threads),
         "versions": provenance.versions(),
         "recipe": spec.toml(),
         "model": [row for row in json.loads((out / "results.json").read_text())["rows"] if row["split"] == "test"],
+        "layouts": layouts,
         "rows": found,
     }
     KEPT.mkdir(parents=True, exist_ok=True)
-    durable.atomic_write(_kept(world, seed), json.dumps(facts, indent=1) + "\n")
+    durable.atomic_write(_kept(world, seed), json.dumps(facts) + "\n")
     return ""
 
 
@@ -106,39 +112,61 @@ def _kept(world: str, seed: int) -> Path:
     return KEPT / f"{world}-seed{seed}.json"
 
 
+def _asked(world: str, seed: int) -> tuple[Path, str]:
+    """The kept file of a run, and its recipe."""
+    return _kept(world, seed), _spec(world, seed).toml()
+
+
 def table() -> str:
-    """The table of what is kept."""
-    head = ["", *(f"success, horizon {h}" for h in HORIZONS), *(f"calls per action, horizon {h}" for h in HORIZONS)]
-    lines = [head]
-    for world, planned in WORLDS.items():
-        files = [json.loads(path.read_text()) for path in sorted(KEPT.glob(f"{world}-seed*.json"))]
-        if files:
-            lines.append([f"*{planned.title}, {len(files)} seeds*", *[""] * (2 * len(HORIZONS))])
-            lines += [[title, *_cells(files, planner)] for planner, title in PLANNERS.items()]
-    return running.markdown(lines) if lines[1:] else NOT_YET
+    """The table of what is kept, and what planning gains."""
+    rows = {world: running.kept({seed: _asked(world, seed) for seed in running.SEEDS}) for world in WORLDS}
+    if not any(rows.values()):
+        return NOT_YET
+    success = [f"success, horizon {h}" for h in HORIZONS]
+    lines = [["", *success, *(f"calls per action, horizon {h}" for h in HORIZONS), "seeds"]]
+    gains = [["", *success]]
+    for world, by_seed in rows.items():
+        without = [_success(by_seed, BASELINE, h) for h in HORIZONS]
+        for planner, title in PLANNERS.items() if by_seed else ():
+            name = f"{WORLDS[world].title}: {title}"
+            shares = [_success(by_seed, planner, h) for h in HORIZONS]
+            calls = [[_row(facts, planner, h, "plan_calls")["value"] for facts in by_seed.values()] for h in HORIZONS]
+            costs = [running.mean(values, 1.0) for values in calls]
+            lines.append([name, *map(running.interval, shares), *costs, str(len(by_seed))])
+            if planner != BASELINE:
+                gains.append([name, *map(running.interval, shares, without)])
+    lacking = running.not_run({WORLDS[world].title: by_seed for world, by_seed in rows.items()})
+    return (
+        f"{lacking}{running.markdown(lines)}\n"
+        f"Less {PLANNERS[BASELINE]}, in the same episodes:\n\n{running.markdown(gains)}"
+    )
 
 
-def _cells(files: Sequence[dict[str, Any]], planner: str) -> list[str]:
-    """Success, per cent, and calls of a planner at each horizon."""
-    rows = [row for facts in files for row in facts["rows"] if row["planner"] == planner]
-    return [
-        running.spread([row["value"] for row in rows if (row["metric"], row["horizon"]) == (metric, horizon)], scale)
-        for metric, scale in (("plan_success", 100.0), ("plan_calls", 1.0))
-        for horizon in HORIZONS
-    ]
+def _success(by_seed: Mapping[int, dict[str, Any]], planner: str, horizon: int) -> dict[int, Reading]:
+    """Success of a planner by seed."""
+    return {
+        seed: running.by_layout(_row(facts, planner, horizon, "plan_success")["successes"], facts["layouts"])
+        for seed, facts in by_seed.items()
+    }
+
+
+def _row(facts: dict[str, Any], planner: str, horizon: int, metric: str) -> dict[str, Any]:
+    """What a kept file has of a planner."""
+    asked = {"planner": planner, "horizon": horizon, "metric": metric}
+    return next(row for row in facts["rows"] if row | asked == row)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results")
     parser.add_argument("--only", nargs="*", choices=list(WORLDS), default=list(WORLDS))
-    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=running.SEEDS)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="only write the table")
     a = parser.parse_args(words)
     asked = [(world, seed) for seed in a.seeds for world in a.only]
-    todo, failed = running.missing({one: (_kept(*one), _spec(*one).toml()) for one in asked})
+    todo, failed = running.missing({one: _asked(*one) for one in asked})
     if not a.table:
         failed += running.side_by_side(lambda one: run(*one, a.runs), todo, a.processes, "planning")
     write(PAGE, "planning", table())

@@ -113,9 +113,15 @@ TABLES = {
 
 
 def write(page: Path, mark: str, text: str) -> None:
-    """Put a table between its marks."""
+    """Put a table between its marks.
+
+    Raises:
+        InputError: The page does not have them.
+    """
     before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark}:begin -->")
     _, end, after = rest.partition(f"<!-- {mark}:end -->")
+    if not end:
+        raise InputError(f"{page} has no place for a table; put <!-- {mark}:begin --> and <!-- {mark}:end --> there")
     page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from swirl import progress
 from swirl.compare.cells import Processes
+from swirl.compare.reading import Reading, difference, estimate
 
+SEEDS = (0, 1, 2)
+"""Of the tables."""
 One = TypeVar("One")
 CALLED = Processes()
 """What ends with `side_by_side`."""
@@ -68,11 +71,54 @@ def side_by_side(work: Callable[[One], str], todo: Sequence[One], processes: int
     return failed
 
 
-def spread(values: Sequence[float], scale: float = 100.0) -> str:
-    """Mean over seeds and the range of the seeds, per cent by default; of one seed its value alone, "" of none."""
-    if len(values) < 2:
-        return "".join(f"{scale * value:.1f}" for value in values)
-    return f"{scale * np.mean(values):.1f} [{scale * min(values):.1f}, {scale * max(values):.1f}]"
+def kept(files: Mapping[int, tuple[Path, str]]) -> dict[int, dict[str, Any]]:
+    """What is kept of a row of a table, by seed; what is of another recipe is left out.
+
+    Args:
+        files: Of each seed the kept file and the recipe, as in `missing`.
+    """
+    found = {seed: json.loads(path.read_text()) for seed, (path, _) in files.items() if path.is_file()}
+    return {seed: facts for seed, facts in found.items() if facts["recipe"] == files[seed][1]}
+
+
+def not_run(rows: Mapping[str, Mapping[int, Any]]) -> str:
+    """A line on the rows of a table that have not run, or not in all seeds; "" where nothing is missing.
+
+    Args:
+        rows: What is kept of each, by seed.
+    """
+    told = []
+    for title, by_seed in rows.items():
+        lacking = [str(seed) for seed in SEEDS if seed not in by_seed]
+        some = f" (seed{'s' * (len(lacking) > 1)} {', '.join(lacking)})"
+        told += [title + some * (len(lacking) < len(SEEDS))] if lacking else []
+    return f"Not run yet: {'; '.join(told)}.\n\n" if told else ""
+
+
+def by_layout(values: Sequence[float], layouts: Sequence[str]) -> Reading:
+    """A metric as comparisons read it, of its value for each episode or seed of a world, and of their layouts."""
+    _, number = np.unique(layouts, return_inverse=True)
+    return Reading(np.bincount(number, values)[None], np.bincount(number)[None], " ".join(sorted(layouts)))
+
+
+def interval(mine: Mapping[int, Reading], less: Mapping[int, Reading] | None = None) -> str:
+    """The mean of a share over seeds, per cent, with its 95 % interval over seeds and layouts; "" of no seed.
+
+    Args:
+        mine: By seed.
+        less: What is taken off, in pairs of the same seed and layout.
+    """
+    least, sign = (0.0, "") if less is None else (-1.0, "+")
+    found = estimate(*((lambda one: one, [mine]) if less is None else (difference, [mine, less])))
+    if found is None:
+        return ""
+    value, low, high = (100 * share for share in (found.value, max(found.low, least), min(found.high, 1.0)))
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def mean(values: Sequence[float], scale: float = 100.0) -> str:
+    """The mean over seeds, per cent by default; "" of none."""
+    return f"{scale * np.mean(values):.1f}" if len(values) else ""
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

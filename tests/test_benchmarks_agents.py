@@ -1,6 +1,7 @@
 """The tables of agents, made from kept files alone."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,56 +20,127 @@ def agents(tmp_path, monkeypatch):
     return module
 
 
-def keep(agents, row, seed, passed, self_play, curve):
-    rows = [
-        {"policy": policy, "form": form, "arena": arena, "metric": metric, "value": value}
-        for policy, form, arena, metric, value in (
-            ("base", "plain", "real", "pass_at_1", 0.1),
-            ("base", "plain", "real", "prediction_exact", 0.01),
-            ("base", "states", "real", "prediction_exact", 0.03),
-            ("solver", "plain", "real", "pass_at_1", 0.9),
-            ("rl", "plain", "real", "pass_at_1", passed),
-            ("rl", "states", "real", "pass_at_1", 0.99),
-            ("rl", "plain", "imagined", "pass_at_1", 0.98),
-            ("rl", "plain", "imagined", "score", 0.97),
-        )
+def keep(agents, row, seed, passed, self_play=0, curve=()):
+    """A kept file of a run, `passed` of 8 samples in each of three seeds of validation."""
+
+    def tested(policy, successes, arena="real", metric="pass_at_1", form="plain", samples=8):
+        return {
+            **{"policy": policy, "form": form, "arena": arena, "metric": metric, "value": sum(successes) / 3 / samples},
+            **{"successes": successes, "samples": samples},
+        }
+
+    shares = [
+        {"policy": "base", "form": form, "arena": "real", "metric": "prediction_exact", "value": value}
+        for form, value in (("plain", 0.01), ("states", 0.03))
     ]
-    steps = {"self-play": self_play, "rl": sum(line["steps"] for line in curve)}
-    recipe = agents._spec("sokoban", row, seed).toml()
-    facts = {"recipe": recipe, "results": {"rows": rows, "steps": steps}, "curve": curve, "seconds_cpu": 90.0}
+    rows = [
+        *shares,
+        tested("base", [2, 2, 2]),
+        *([tested("tune", [4, 4, 4])] if self_play else []),
+        tested("solver", [1, 1, 1], samples=1),
+        tested("rl", passed),
+        tested("rl", [1, 1, 1], metric="greedy_pass_at_1", samples=1),
+        tested("rl", [1, 1, 1], form="states"),
+        tested("rl", [0, 0, 4], arena="imagined"),
+    ]
+    facts = {
+        "recipe": agents._spec("sokoban", row, seed).toml(),
+        "layouts": ["a", "b", "c"],
+        "results": {"rows": rows, "steps": {"self-play": self_play, "rl": sum(line["steps"] for line in curve)}},
+        "curve": list(curve),
+        "seconds_cpu": 90.0,
+    }
     path = agents._kept("sokoban", row, seed)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(facts))
 
 
+def validated(steps, *successes):
+    return {"steps": steps} | ({"validation_successes": successes, "validation_samples": 8} if successes else {})
+
+
+def tables(text):
+    """Lines of every table in a text, by their first two cells, each by the titles of columns."""
+    found = []
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+        found.append({(cells[0], cells[1]): dict(zip(head, cells, strict=True)) for cells in rows})
+    return found
+
+
+def first_table(text):
+    """Lines of the first table, by their first cell."""
+    return {name: cells for (name, _), cells in tables(text)[0].items()}
+
+
 def test_a_table_reads_every_row_at_its_end_and_at_as_many_actions(agents):
-    curve = [{"steps": 100, "validation_pass_at_1": 0.2}, {"steps": 100}, {"steps": 100, "validation_pass_at_1": 0.6}]
-    keep(agents, "spa", 0, 0.6, 150, curve)
-    keep(agents, "spa", 1, 0.8, 150, curve)
-    keep(agents, "state-estimation", 0, 0.3, 0, curve)
-    lines = agents.table("sokoban").splitlines()
-    assert lines[0].count("Pass@1 at 300 actions") == 1
-    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines[2:]}
-    assert cells["SPA"][1:3] == ["59.8/69.5", "70.0 [60.0, 80.0]"]
-    # Self-play took 150 of the 300 actions: the first iteration is all that fits.
-    assert cells["SPA"][9] == "20.0 [20.0, 20.0]"
-    assert cells["RL + state estimation"][9] == "60.0"
-    assert cells["SPA"][8] == "98.0 [98.0, 98.0]"
-    assert cells["SPA"][10:] == ["2", "2"]
-    assert (cells["base"][2], cells["base"][6]) == ("10.0 [10.0, 10.0]", "3.0 [3.0, 3.0]")
-    assert cells["the world's solver"][2] == "90.0 [90.0, 90.0]"
+    curve = [validated(100, 6, 6, 6), validated(100), validated(100, 0, 0, 0)]
+    keep(agents, "spa", 0, [8, 8, 8], 150, curve)
+    keep(agents, "spa", 1, [4, 4, 4], 150, curve)
+    keep(agents, "state-estimation", 0, [3, 3, 3], 0, curve)
+    main = first_table(agents.table("sokoban"))
+    spa, alone = main["SPA"], main["RL + state estimation"]
+    assert spa["paper"] == "59.8/69.5"
+    # Two seeds that are 50 points apart say little of their mean.
+    assert spa["Pass@1"] == "75.0 [0.0, 100.0]"
+    assert alone["Pass@1"] == "37.5 [37.5, 37.5]"
+    assert (spa["Pass@8"], spa["Pass@64"]) == ("100.0 [100.0, 100.0]", "")
+    assert spa["greedy"] == "100.0 [100.0, 100.0]"
+    # The test of the end stands for the validation there. The first iteration of SPA ends at 250 actions, the last at
+    # 450: a quarter of the way from 0.75 to 1 and to 0.5.
+    assert alone["Pass@1 at 300 actions"] == "37.5 [37.5, 37.5]"
+    assert spa["Pass@1 at 300 actions"].startswith("75.0 [")
+    assert agents._at({0: json.loads(agents._kept("sokoban", "spa", 0).read_text())}, 300)[0].mean() == 0.8125
+    assert (spa["CPU min"], spa["seeds"], alone["seeds"]) == ("1.5", "2", "1")
+    base, solver = main["base"], main["the world's solver"]
+    assert (base["Pass@1"], base["prediction right"]) == ("25.0 [25.0, 25.0]", "3.0")
+    assert main["after self-play and SFT"]["Pass@1"] == "50.0 [50.0, 50.0]"
+    assert (solver["Pass@1"], solver["Pass@8"], solver["CPU min"]) == ("100.0 [100.0, 100.0]", "", "")
+    assert spa["Pass@1 in the model"].startswith("16.7 [0.0")
 
 
-def test_until_the_first_checkpoint_a_run_is_where_it_began(agents):
-    keep(agents, "spa", 0, 0.6, 50, [{"steps": 100}, {"steps": 100, "validation_pass_at_1": 0.6}])
-    keep(agents, "vanilla", 0, 0.4, 0, [{"steps": 200, "validation_pass_at_1": 0.4}])
-    lines = agents.table("sokoban").splitlines()
-    [cells] = [line.strip("| ").split(" | ") for line in lines if line.startswith("| SPA |")]
-    assert cells[9] == "10.0"
+def test_before_its_end_a_run_is_between_where_it_was_read(agents):
+    keep(agents, "spa", 0, [8, 8, 8], 200, [validated(100), validated(100, 8, 8, 8)])
+    facts = json.loads(agents._kept("sokoban", "spa", 0).read_text())
+    # 0.25 at the start, 0.5 after self-play, 1 at the end.
+    expected = {0: 0.25, 100: 0.375, 200: 0.5, 300: 0.75, 400: 1.0, 500: 1.0}
+    assert {taken: agents._at({0: facts}, taken)[0].mean() for taken in expected} == expected
+    keep(agents, "state-estimation", 0, [8, 8, 8], 0, [validated(500)])
+    assert "Pass@1 at 400 actions" in agents.table("sokoban")  # those of self-play among them
+    keep(agents, "imagined", 0, [8, 8, 8])
+    assert agents._at({0: json.loads(agents._kept("sokoban", "imagined", 0).read_text())}, 100) == {}
+
+
+def test_differences_are_paired_by_layout_and_seed(agents):
+    curve = [validated(100, 0, 0, 0)]
+    keep(agents, "spa", 0, [4, 6, 8], 100, curve)
+    keep(agents, "spa", 1, [8, 8, 8], 100, curve)
+    keep(agents, "state-estimation", 0, [2, 4, 6], 0, curve)
+    keep(agents, "vanilla", 0, [0, 2, 4], 0, curve)
+    keep(agents, "online", 2, [2, 4, 6], 0, curve)
+    text = agents.table("sokoban")
+    _, apart = tables(text)
+    alone = first_table(text)["RL + state estimation"]["Pass@1"]
+    low, high = map(float, re.findall(r"[\d.]+", alone)[1:])
+    assert low < 40 and high > 60  # of a single seed, over its layouts, which differ
+    # SPA's other seed has nothing to be paired with, and `online` none at all.
+    assert {names: (cells["Pass@1"], cells["seeds"]) for names, cells in apart.items()} == {
+        ("vanilla RL", "SPA"): ("-50.0 [-50.0, -50.0]", "1"),
+        ("RL + state estimation", "SPA"): ("-25.0 [-25.0, -25.0]", "1"),
+        ("RL + state estimation", "vanilla RL"): ("+25.0 [+25.0, +25.0]", "1"),
+    }
+    # At 100 actions SPA has only played itself.
+    at_budget = "Pass@1 at 100 actions"
+    assert apart["vanilla RL", "SPA"][at_budget].startswith("-25.0 [")
+    assert apart["RL + state estimation", "SPA"][at_budget].startswith("+0.0 [")
+    assert text.startswith(
+        "Not run yet: vanilla RL (seeds 1, 2); RL + state estimation (seeds 1, 2); "
+        "online world modelling (seeds 0, 1); SPA (seed 2); SPA, 1 epoch of SFT; "
+    )
 
 
 def test_a_kept_file_of_another_recipe_is_not_taken_for_this_one(agents):
-    keep(agents, "spa", 0, 0.6, 50, [{"steps": 100}])
+    keep(agents, "spa", 0, [4, 4, 4], 50, [validated(100)])
     asked = {seed: (agents._kept("sokoban", "spa", seed), "another") for seed in (0, 1)}
     todo, [error] = agents.running.missing(asked)
     assert todo == [1]
@@ -129,7 +201,14 @@ def test_rows_are_run_from_one_start_and_kept(agents, tmp_path, monkeypatch):
     assert second["results"]["steps"] == {"self-play": 0, "rl": 0}
     # Of what was kept a table can be made, and no path of this machine is in it.
     assert str(tmp_path) not in second["recipe"]
-    assert "cloning the solver, all actions given" in agents.table("frozenlake")
+    assert len(first["layouts"]) == len(set(first["layouts"])) == 2
+    [tested] = [row for row in first["results"]["rows"] if (row["policy"], row["metric"]) == ("rl", "pass_at_1")]
+    assert (len(tested["successes"]), tested["samples"]) == (2, 1)
+    monkeypatch.setattr(agents, "_has", lambda world, row: row in ("cloned", "state-estimation", "spa", "vanilla"))
+    assert set(first_table(agents.table("frozenlake"))) == {
+        "RL + state estimation",
+        "cloning the solver, all actions given",
+    }
 
 
 def test_a_start_that_fails_is_told_and_its_rows_are_not_run(agents, tmp_path, monkeypatch):
@@ -141,11 +220,19 @@ def test_a_start_that_fails_is_told_and_its_rows_are_not_run(agents, tmp_path, m
     assert not (tmp_path / "frozenlake").exists()
 
 
-def test_without_a_run_the_page_says_so(agents):
-    assert agents.table("sokoban") == "Not run yet.\n"
+WORLDS = ["sokoban", "frozenlake", "sudoku"]
 
 
-@pytest.mark.parametrize("world", ["sokoban", "frozenlake", "sudoku"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_page_shows_what_the_kept_files_hold(world):
+    agents = load_benchmark("agents")
+    page = agents.PAGE.read_text(encoding="utf-8")
+    begin, end = (f"<!-- agents-{world}:{mark} -->" for mark in ("begin", "end"))
+    assert page.split(begin)[1].split(end)[0] == f"\n\n{agents.table(world)}\n"
+    assert set(agents.WORLDS) == set(WORLDS)
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_every_row_of_a_world_begins_with_the_same_policy(agents, world):
     lessons = []
     for row in agents.ROWS.values():

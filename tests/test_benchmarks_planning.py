@@ -1,6 +1,7 @@
 """The table of planning: made by the command that users have, and from kept files alone."""
 
 import json
+import re
 
 import pytest
 from conftest import load_benchmark
@@ -35,23 +36,54 @@ def test_a_run_is_planned_in_at_every_horizon_and_kept(planning, tmp_path, monke
     assert kept["model"] == rows[1:]
     assert str(tmp_path) not in json.dumps(kept)
     assert 'world = "frozenlake"' in kept["recipe"]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in planning.table().splitlines()]
-    assert [line[0] for line in lines[3:]] == list(planning.PLANNERS.values())
-    assert len({len(line) for line in lines}) == 1
+    names = re.findall(r"(?m)^\| FrozenLake, 4 x 4, not slippery: (.*?) \|", planning.table())
+    assert names == [*planning.PLANNERS.values(), *list(planning.PLANNERS.values())[1:]]  # and the gains of two
+    assert len(kept["layouts"]) == planning.EPISODES
+    won = {row["planner"]: (row["successes"], row["value"]) for row in kept["rows"] if row["metric"] == "plan_success"}
+    assert all(sum(successes) / 2 == value for successes, value in won.values())
+    assert planning.table().startswith("Not run yet: Sokoban, 6 x 6, one box; FrozenLake, 4 x 4, not slippery (seeds 1")
 
 
-def test_a_cell_is_the_mean_of_the_seeds_with_their_range(planning, tmp_path, monkeypatch):
+def keep(planning, seed, successes):
+    """A kept file of four episodes in two layouts; the world itself always succeeds."""
+    rows = [
+        row
+        for planner, own in {**successes, "real-world": [1, 1, 1, 1]}.items()
+        for row in (
+            {"planner": planner, "horizon": 4, "metric": "plan_success", "value": sum(own) / 4, "successes": own},
+            {"planner": planner, "horizon": 4, "metric": "plan_calls", "value": 8.0 + seed},
+        )
+    ]
+    facts = {"recipe": planning._spec("sokoban", seed).toml(), "layouts": ["a", "a", "b", "b"], "rows": rows}
+    planning.KEPT.mkdir(exist_ok=True)
+    planning._kept("sokoban", seed).write_text(json.dumps(facts))
+
+
+def test_a_cell_is_the_mean_of_the_seeds_and_gains_are_paired(planning, monkeypatch):
     monkeypatch.setattr(planning, "HORIZONS", (4,))
-    (tmp_path / "kept").mkdir()
-    for seed, success in ((0, 0.25), (1, 0.75)):
-        rows = [
-            {"planner": planner, "horizon": 4, "metric": metric, "value": value}
-            for planner, scale in (("random", 0.0), (planning.RUN, 1.0), ("real-world", 2.0))
-            for metric, value in (("plan_success", scale * success), ("plan_calls", 8 * scale))
-        ]
-        (tmp_path / "kept" / f"sokoban-seed{seed}.json").write_text(json.dumps({"rows": rows}))
-    assert "| planning in the learned model | 50.0 [25.0, 75.0] | 8.0 [8.0, 8.0] |" in planning.table()
-    assert "2 seeds" in planning.table()
+    for seed in (0, 1):
+        keep(planning, seed, {"random": [0, 0, 1, 0], planning.RUN: [1, 0, 1, 1]})
+    told, lines, gains = planning.table().partition("|  | success")[0], *planning.table().split("Less no planning")
+    assert told == "Not run yet: Sokoban, 6 x 6, one box (seed 2); FrozenLake, 4 x 4, not slippery.\n\n"
+    # In each layout one of two episodes more.
+    assert "one box: planning in the learned model | +50.0 [+50.0, +50.0] |" in gains
+    assert "one box: planning in the learned model | 75.0 [" in lines
+    assert "75.0 [75.0, 75.0]" not in lines
+    assert "| 8.5 | 2 |" in lines
+    keep(planning, 2, {"random": [0, 0, 1, 0], planning.RUN: [1, 0, 1, 1]})
+    assert planning.table().startswith("Not run yet: FrozenLake, 4 x 4, not slippery.\n\n|")
+
+
+def test_a_kept_file_of_another_recipe_is_left_out(planning, monkeypatch):
+    monkeypatch.setattr(planning, "HORIZONS", (4,))
+    for seed in (0, 1):
+        keep(planning, seed, {"random": [0, 0, 1, 0], planning.RUN: [1, 0, 1, 1]})
+    other = json.loads(planning._kept("sokoban", 0).read_text())
+    planning._kept("sokoban", 0).write_text(json.dumps(other | {"recipe": other["recipe"] + "# of another day"}))
+    assert "one box (seeds 0, 2); " in planning.table()
+    assert "| 9.0 | 1 |" in planning.table()
+    planning._kept("sokoban", 1).unlink()
+    assert planning.table() == "Not run yet.\n"
 
 
 def test_what_fails_is_told_and_not_kept(planning, tmp_path, monkeypatch):
@@ -62,5 +94,7 @@ def test_what_fails_is_told_and_not_kept(planning, tmp_path, monkeypatch):
     assert not (tmp_path / "kept").exists()
 
 
-def test_without_a_run_the_page_says_so(planning):
-    assert planning.table() == "Not run yet.\n"
+def test_the_page_shows_what_the_kept_files_hold():
+    planning = load_benchmark("planning")
+    page = planning.PAGE.read_text(encoding="utf-8")
+    assert page.split("<!-- planning:begin -->")[1].split("<!-- planning:end -->")[0] == f"\n\n{planning.table()}\n"

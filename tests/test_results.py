@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from conftest import load_benchmark
 
 from swirl.compare import comparison, reading
+from swirl.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 
@@ -183,3 +185,29 @@ def test_a_table_without_runs_says_so_and_stops_no_other(tmp_path, monkeypatch, 
     page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     for name in RESULTS.TABLES:
         assert f"<!-- {name}:begin -->\n\n{RESULTS.NOT_YET}\n<!-- {name}:end -->" in page
+
+
+def test_a_page_without_a_place_for_a_table_is_left_as_it_is(tmp_path):
+    page = tmp_path / "page.md"
+    for text in ("No marks.\n", "<!-- lake:begin -->\n\nold\n", "<!-- lake:end -->\n"):
+        page.write_text(text)
+        with pytest.raises(InputError, match=r"page.md has no place for a table; put <!-- lake:begin --> and <!-- lak"):
+            RESULTS.write(page, "lake", "new")
+        assert page.read_text() == text
+    page.write_text("before <!-- lake:begin -->old<!-- lake:end --> after")
+    RESULTS.write(page, "lake", "new\n")
+    RESULTS.write(page, "lake", "new\n")
+    assert page.read_text() == "before <!-- lake:begin -->\n\nnew\n\n<!-- lake:end --> after"
+
+
+def test_make_results_runs_what_fills_every_place_of_the_page():
+    filled = {
+        "results": {name for name, table in RESULTS.TABLES.items() if "docs/results.md" in table.pages},
+        "planning": {"planning"},
+        "agents": {f"agents-{world}" for world in load_benchmark("agents").WORLDS},
+    }
+    marks = re.findall(r"<!-- ([\w-]+):begin -->", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
+    assert sorted(marks) == sorted(set().union(*filled.values()))
+    told = subprocess.run(["make", "-n", "results"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"for table in {' '.join(filled)}; do" in told
+    assert "benchmarks/$table.py" in told

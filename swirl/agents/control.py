@@ -174,6 +174,9 @@ def at_random(expand: Expand, tasks: Sequence[Task]) -> list[Plan]:
 def results(name: str, episodes: Sequence[Episode], calls: int) -> rows.Results:
     """Rows of a planner: shares and means over episodes with 95 % intervals over layouts, and its calls per action.
 
+    That of `plan_success` has the "successes" of each episode and their "layouts" too, so that planners can be compared
+    by pairs.
+
     Args:
         name: Of the planner, as `model` of the rows.
         episodes: What `control` gave.
@@ -186,5 +189,6 @@ def results(name: str, episodes: Sequence[Episode], calls: int) -> rows.Results:
     }
     layouts = [episode.layout for episode in episodes]
     out = [row for metric, values in each.items() for row in rows.mean(name, "forward", metric, values, layouts)]
+    out[0] |= {"successes": list(map(int, each["plan_success"])), "layouts": layouts}
     steps = sum(episode.steps for episode in episodes)
     return out + rows.plain(name, "forward", "plan_calls", calls / max(steps, 1), steps)

@@ -15,6 +15,8 @@ from swirl import intervals
 from swirl.agents.episodes import Episode, Turn
 from swirl.agents.replies import Part
 
+COUNT: intervals.Bounds = (0.0, np.inf)
+
 
 def pass_at_k(samples: int, successes: int, k: int) -> float:
     """The estimate for one task.
@@ -28,22 +30,26 @@ def pass_at_k(samples: int, successes: int, k: int) -> float:
 
 
 def measure(episodes: Sequence[Episode], ks: Sequence[int], part: Part) -> list[dict[str, Any]]:
-    """Rows {"metric", "value", "low", "high", "n"} of episodes, several to a seed; intervals are over layouts.
+    """Rows {"metric", "value", "low", "high", "n"} of episodes, as many to each seed; intervals are over layouts.
 
-    `pass_at_K` for each k, `score`, `steps` per episode, and `outgrown`, the share of episodes that end because the
-    model cannot read more; `readable` and `cut_off` replies, `valid_actions` among
-    those written and `effective_actions` among those taken (they change the state) as shares; `observation_exact` and
-    `prediction_exact` of the states that replies tell; `uncertainty` of imagined steps; `reply_tokens`; and against
-    collapse `repeated_replies`, the chance that two of the replies are the same, which does not depend on how many
-    there are.
+    `pass_at_K` for each k, of which `pass_at_1` has also the "successes" of each seed, in order, among its "samples";
+    `score`, `steps` per episode, and `outgrown`, the share of episodes that end because the model cannot read more;
+    `readable` and `cut_off` replies, `valid_actions` among those written and `effective_actions` among those taken
+    (they change the state) as shares; `observation_exact` and `prediction_exact` of the states that replies tell;
+    `uncertainty` of imagined steps; `reply_tokens`; and against collapse `repeated_replies`, the chance that two of the
+    replies are the same, which does not depend on how many there are.
     """
     by_seed: dict[int, list[Episode]] = defaultdict(list)
     for episode in episodes:
         by_seed[episode.seed].append(episode)
+    [samples] = {len(group) for group in by_seed.values()}
+    successes = [sum(e.success for e in group) for group in by_seed.values()]
     rows = []
     for k in ks:
-        rates = [pass_at_k(len(group), sum(e.success for e in group), k) for group in by_seed.values()]
-        rows += _row(f"pass_at_{k}", rates, [group[0].layout for group in by_seed.values()])
+        rates = [pass_at_k(samples, won, k) for won in successes]
+        of_seeds = {"successes": successes, "samples": samples} if k == 1 else {}
+        found = _row(f"pass_at_{k}", rates, [group[0].layout for group in by_seed.values()])
+        rows += [row | of_seeds for row in found]
     layouts = [e.layout for e in episodes]
     rows += _row("score", [e.score for e in episodes], layouts)
     rows += _row("steps", [e.steps for e in episodes], layouts)
@@ -105,5 +111,6 @@ def _effective(turn: Turn) -> int:
 def _row(metric: str, values: Sequence[float], layouts: Sequence[str]) -> list[dict[str, Any]]:
     if not len(values):
         return []
-    low, high = intervals.bootstrap_interval(values, layouts)
+    bounds = {"score": None, "steps": COUNT, "reply_tokens": COUNT}.get(metric, intervals.SHARE)
+    low, high = intervals.bootstrap_interval(values, layouts, bounds=bounds)
     return [{"metric": metric, "value": float(np.mean(values)), "low": low, "high": high, "n": len(values)}]

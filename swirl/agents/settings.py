@@ -182,7 +182,7 @@ class Evaluation:
     seeds: int = 128
     """Seeds that are played."""
     samples: int = 8
-    """Episodes of each, at temperature 1; one more is greedy."""
+    """Episodes of each, at temperature 1; one more is greedy. Checkpoints of reinforcement learning have as many."""
     last_samples: int = 8
     """The same for the policy that a run ends with."""
 

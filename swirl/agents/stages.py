@@ -125,10 +125,7 @@ class Stages:
                 model=self.recipe.model,
                 seed=self.seed("rl"),
                 device=self.recipe.device,
-                validate=lambda model, tokenizer: {
-                    f"validation_{row['metric']}": row["value"]
-                    for row in evaluation.tested(model, tokenizer, self.arena, terms, 1)
-                },
+                validate=partial(self._validated, terms),
             )
             shutil.rmtree(out / "trainer", ignore_errors=True)
             _tell_of_doubt((out / "log.jsonl").read_text())
@@ -147,6 +144,12 @@ class Stages:
             durable.atomic_write(out / "phase.json", json.dumps({"test": rows}, indent=1) + "\n")
 
         return self.run.phase("test", work, into="test")
+
+    def _validated(self, terms: Terms, model: Any, tokenizer: Any) -> dict[str, Any]:
+        """What the log has of a checkpoint: its metrics on the seeds of validation, and the successes of each seed."""
+        first, *others = evaluation.tested(model, tokenizer, self.arena, terms, self.recipe.evaluation.samples)
+        of_seeds = {"validation_successes": first["successes"], "validation_samples": first["samples"]}
+        return {f"validation_{row['metric']}": row["value"] for row in (first, *others)} | of_seeds
 
     def _build(self, out: Path) -> None:
         """A tiny model, with a vocabulary made of what it will read and write."""

@@ -102,10 +102,14 @@ def test_a_policy_proposes_what_it_writes_and_plays_alone_by_what_it_writes_most
 def test_the_log_and_the_table_say_what_was_done(context, recipe_file, small, tmp_path, capsys):
     small = small | {"play.context": context}
     short = {"base.steps": "60", "rl.iterations": "2", "rl.save_every": "1", "rl.form": "states", "method": "spa"}
+    short |= {"evaluation.samples": "3"}
     results = session.run_recipe(settings.load(recipe_file, small | short), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in log] == [1, 2]
-    assert all("validation_pass_at_1" in row for row in log)
+    for row in log:  # validated with as many samples of each seed as stages are
+        assert row["validation_samples"] == 3
+        assert len(row["validation_successes"]) == 8
+        assert row["validation_pass_at_1"] == pytest.approx(sum(row["validation_successes"]) / 8 / 3)
     assert results["steps"]["rl"] == sum(row["steps"] for row in log)
     # An episode of this world has one action, or none where the reply cannot be read.
     played = results["self_play"]
@@ -210,7 +214,7 @@ def test_a_recipe_that_no_run_could_use_is_refused(overrides, message, recipe_fi
     [
         (["agent"], "the following arguments are required"),
         (["agent", "pray", "a.toml"], "invalid choice: 'pray'"),
-        (["agent", "eval", "RECIPE"], "its model is 'tiny', which a run makes"),
+        (["agent", "eval", "RECIPE", "--play.told", "false"], "its model is 'tiny', which a run makes"),
         (["agent", "play", "RECIPE", "--out", "x"], "--out is of agent train"),
         (["agent", "eval", "RECIPE", "--episode", "1"], "--episode is of agent play"),
         (["agent", "train", "none.toml"], "no recipe at none.toml"),

@@ -166,6 +166,7 @@ def test_results_by_hand():
     }
     assert (found["plan_success"]["low"], found["plan_success"]["high"]) == (0.0, 1.0)
     assert found["plan_success"]["n"] == 3
+    assert (found["plan_success"]["successes"], found["plan_success"]["layouts"]) == ([1, 0, 1], ["a", "b", "c"])
     assert found["plan_calls"]["low"] is None
     assert {row["model"] for row in found.values()} == {"m"}
 

@@ -39,6 +39,7 @@ def test_passing_is_over_seeds():
     assert found["pass_at_1"]["value"] == pytest.approx((0.25 + 0 + 1) / 3)
     assert found["pass_at_2"]["value"] == pytest.approx((0.5 + 0 + 1) / 3)
     assert found["pass_at_1"]["n"] == 3
+    assert (found["pass_at_1"]["successes"], found["pass_at_1"]["samples"]) == ([1, 0, 4], 4)
 
 
 def test_intervals_are_over_layouts():

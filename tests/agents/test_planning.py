@@ -264,8 +264,9 @@ def test_equal_states_are_kept_by_the_policys_likelihood():
 def test_of_plans_that_are_worth_the_same_the_policys_own_is_begun(method):
     table = Table({("s", "a"): ("x", 0.0), ("s", "b"): ("y", 0.0)})
     for chances, first in (((0.9, 0.1), "a"), ((0.1, 0.9), "b")):
-        policy = lambda states, chances=chances: [list(zip("ab", map(math.log, chances), strict=True))] * len(states)
-        [plan] = METHODS[method](table.expand, [table.task("s")], Search(1, policy=policy))
+        proposed = list(zip("ab", map(math.log, chances), strict=True))
+        search = Search(1, policy=lambda states, proposed=proposed: [proposed for _ in states])
+        [plan] = METHODS[method](table.expand, [table.task("s")], search)
         assert plan.actions == (first,)
 
 
