@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import acting
 import numpy as np
-import planning
 import running
 from results import NOT_YET, write
 
@@ -116,17 +116,16 @@ def prepare(world: str, seed: int, needed: Collection[str], runs: Path) -> tuple
     Returns:
         Where each is, and the policy that all begin with (`START`); what went wrong, or "".
     """
-    out = runs / "agents" / world / f"start-seed{seed}"
-    given = {"seed": str(seed), **RL, "rl.iterations": "0", "evaluation.samples": "1", "evaluation.last_samples": "1"}
-    if error := _train(world, given, out):
+    out, error = acting.start(world, seed, runs)
+    if error:
         return {}, error
     made = {START: str(out / json.loads((out / "results.json").read_text())["policy"])}
     if MODEL in needed:
-        made[MODEL] = str(runs / "models" / f"{world}-apart-seed{seed}")
-        error = planning.learn(world, seed, Path(made[MODEL]), leave_out=str(out / "layouts.txt"))
+        learned, error = acting.learn(world, seed, out, runs)
+        made[MODEL] = str(learned)
     if DEMONSTRATIONS in needed and not error:
         recording = runs / "agents" / world / f"solver-seed{seed}.parquet"
-        options = settings.load(_recipe(world)).play.options.items()
+        options = acting.options(world).items()
         # Of a seed of its own: the recordings of learned models begin with the world's first.
         words = ["collect", world, "--behaviour", "solver", "--transitions", str(DEMONSTRATED)]
         words += [word for key, value in options for word in ("--option", f"{key}={json.dumps(value)}")]
@@ -171,15 +170,11 @@ def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) ->
 
 
 def _spec(world: str, row: str, seed: int) -> settings.AgentRecipe:
-    return settings.load(_recipe(world), _given(row, seed))
+    return settings.load(acting.recipe_of(world), _given(row, seed))
 
 
 def _given(row: str, seed: int) -> dict[str, str]:
     return {"seed": str(seed), **ROWS[row].overrides}
-
-
-def _recipe(world: str) -> Path:
-    return ROOT / "recipes" / f"spa-{world}.toml"
 
 
 def _kept(world: str, row: str, seed: int) -> Path:
@@ -192,7 +187,7 @@ def _asked(world: str, row: str, seed: int) -> tuple[Path, str]:
 
 
 def _train(world: str, given: Mapping[str, str], out: Path) -> str:
-    return running.swirl(["agent", "train", str(_recipe(world))], given, out)
+    return running.swirl(["agent", "train", str(acting.recipe_of(world))], given, out)
 
 
 def table(world: str) -> str:

@@ -2,8 +2,9 @@
 
     python benchmarks/planning.py --only sokoban --seeds 0,1,2 --processes 2
 
-What a run measured is kept in benchmarks/results/planning/, a file per world and seed, and the table is made from those
-files alone. A run whose file is there is not made again; one that was interrupted goes on.
+The policy that the world's agents begin with proposes what is tried, and is measured without planning. What a run
+measured is kept in benchmarks/results/planning/, a file per world and seed, and the table is made from those files
+alone. A run whose file is there is not made again; one that was interrupted goes on.
 """
 
 import argparse
@@ -12,81 +13,56 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import acting
 import running
 from results import NOT_YET, write
 
 from swirl import durable
 from swirl.compare import provenance
 from swirl.compare.reading import Reading
-from swirl.config import Recipe
-from swirl.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results" / "planning"
 PAGE = ROOT / "docs" / "results.md"
-RECIPE = ROOT / "recipes" / "minigrid.toml"
 HORIZONS = (1, 2, 4, 8)
 EPISODES = 100
 RUN = "model"
 """What a kept file calls the learned model, which `swirl plan` names by its checkpoint."""
-PLANNERS = {"random": "no planning: random", RUN: "planning in the learned model", "real-world": "in the world itself"}
-"""Name of a planner -> title of its line."""
-BASELINE = "random"
+BASELINE = "policy"
 """What planning is compared with."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A world that is planned in.
-
-    Attributes:
-        title: In the table.
-        model: Overrides of the recipe of its learned model.
-    """
-
-    title: str
-    model: dict[str, str]
-
-
-WORLDS = {
-    "sokoban": Planned("Sokoban, 6 x 6, one box", {"data.world": "sokoban", "model.tokens": "phrases"}),
-    "frozenlake": Planned("FrozenLake, 4 x 4, not slippery", {"data.world": "frozenlake", "model.tokens": "phrases"}),
+PLANNERS = {
+    "random": "random actions",
+    BASELINE: "the policy without planning",
+    RUN: "planning in the learned model",
+    "real-world": "planning in the world itself",
 }
-
-
-def learn(world: str, seed: int, out: Path, **more: str) -> str:
-    """Make the run of a world's learned model, or resume it; what went wrong, or "".
-
-    Args:
-        world: Which.
-        seed: Of the recipe.
-        out: The run folder.
-        **more: Keys of the recipe's `data` and their values.
-    """
-    data = {f"data.{key}": value for key, value in more.items()}
-    return running.swirl(["train", str(RECIPE)], {"seed": str(seed), **WORLDS[world].model, **data}, out)
+"""Name of a planner -> title of its line."""
+WORLDS = {"sokoban": "Sokoban, 6 x 6, one box", "frozenlake": "FrozenLake, 4 x 4, not slippery"}
 
 
 def run(world: str, seed: int, runs: Path) -> str:
     """One run, planned in, and its kept file; what went wrong, or ""."""
-    commit = provenance.commit()
-    spec = _spec(world, seed)
-    out = runs / "models" / f"{world}-seed{seed}"
-    if error := learn(world, seed, out):
+    commit, spec = provenance.commit(), acting.model_spec(world, seed)
+    policy, error = acting.start(world, seed, runs)
+    out, error = (policy, error) if error else acting.learn(world, seed, policy, runs)
+    if error:
         return error
     found, layouts = [], []
     for horizon in HORIZONS:
-        words = ["plan", str(out), "--world", world, "--horizon", str(horizon), "--episodes", str(EPISODES), "--real"]
+        words = ["plan", str(out), "--world", world, "--policy", str(policy), "--real"]
+        words += ["--horizon", str(horizon), "--episodes", str(EPISODES)]
+        words += [
+            word for key, value in acting.options(world).items() for word in ("--option", f"{key}={json.dumps(value)}")
+        ]
         command = [sys.executable, "-m", "swirl.cli", *words, "--json"]
         code, told, error = running.CALLED.call(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if code:
             return f"{out.name}: {error.strip().rpartition(os.linesep)[2]}"
         for row in json.loads(told):
-            name = row["model"] if row["model"] in ("random", "real-world") else RUN
+            name = row["model"] if row["model"] in PLANNERS else RUN
             layouts = row.pop("layouts", layouts)  # the same for all: they play the same episodes
             keep = ("metric", "value", "n", "successes")
             found.append({"planner": name, "horizon": horizon} | {key: row[key] for key in keep if key in row})
@@ -94,7 +70,7 @@ def run(world: str, seed: int, runs: Path) -> str:
         "commit": commit,
         "machine": provenance.machine(spec.device, spec.threads),
         "versions": provenance.versions(),
-        "recipe": spec.toml(),
+        "recipe": acting.recipes(world, seed),
         "model": [row for row in json.loads((out / "results.json").read_text())["rows"] if row["split"] == "test"],
         "layouts": layouts,
         "rows": found,
@@ -104,17 +80,13 @@ def run(world: str, seed: int, runs: Path) -> str:
     return ""
 
 
-def _spec(world: str, seed: int) -> Recipe:
-    return load_recipe(RECIPE, {"seed": str(seed), **WORLDS[world].model})
-
-
 def _kept(world: str, seed: int) -> Path:
     return KEPT / f"{world}-seed{seed}.json"
 
 
 def _asked(world: str, seed: int) -> tuple[Path, str]:
-    """The kept file of a run, and its recipe."""
-    return _kept(world, seed), _spec(world, seed).toml()
+    """The kept file of a run, and its recipes."""
+    return _kept(world, seed), acting.recipes(world, seed)
 
 
 def table() -> str:
@@ -128,14 +100,14 @@ def table() -> str:
     for world, by_seed in rows.items():
         without = [_success(by_seed, BASELINE, h) for h in HORIZONS]
         for planner, title in PLANNERS.items() if by_seed else ():
-            name = f"{WORLDS[world].title}: {title}"
+            name = f"{WORLDS[world]}: {title}"
             shares = [_success(by_seed, planner, h) for h in HORIZONS]
             calls = [[_row(facts, planner, h, "plan_calls")["value"] for facts in by_seed.values()] for h in HORIZONS]
             costs = [running.mean(values, 1.0) for values in calls]
             lines.append([name, *map(running.interval, shares), *costs, str(len(by_seed))])
-            if planner != BASELINE:
+            if planner not in ("random", BASELINE):
                 gains.append([name, *map(running.interval, shares, without)])
-    lacking = running.not_run({WORLDS[world].title: by_seed for world, by_seed in rows.items()})
+    lacking = running.not_run({WORLDS[world]: by_seed for world, by_seed in rows.items()})
     return (
         f"{lacking}{running.markdown(lines)}\n"
         f"Less {PLANNERS[BASELINE]}, in the same episodes:\n\n{running.markdown(gains)}"

@@ -179,7 +179,7 @@ SMALL = {
 def test_rows_are_run_from_one_start_and_kept(agents, tmp_path, monkeypatch):
     recipe = tmp_path / "small.toml"
     recipe.write_text(agents.settings.load(ROOT / "recipes" / "spa-frozenlake.toml", SMALL).toml())
-    monkeypatch.setattr(agents, "_recipe", lambda world: recipe)
+    monkeypatch.setattr(agents.acting, "recipe_of", lambda world: recipe)
     monkeypatch.setattr(agents, "DEMONSTRATED", 30)
     todo = [("frozenlake", "state-estimation", 0), ("frozenlake", "cloned", 0)]
     assert agents.carry_out(todo, tmp_path / "runs", processes=1) == []
@@ -214,7 +214,7 @@ def test_rows_are_run_from_one_start_and_kept(agents, tmp_path, monkeypatch):
 def test_a_start_that_fails_is_told_and_its_rows_are_not_run(agents, tmp_path, monkeypatch):
     recipe = tmp_path / "small.toml"
     recipe.write_text((ROOT / "recipes" / "spa-frozenlake.toml").read_text().replace("threads = 1", "threads = 0"))
-    monkeypatch.setattr(agents, "_recipe", lambda world: recipe)
+    monkeypatch.setattr(agents.acting, "recipe_of", lambda world: recipe)
     [error] = agents.carry_out([("frozenlake", "spa", 0), ("frozenlake", "states", 0)], tmp_path / "runs", 1)
     assert "start-seed0: exit code 2" in error
     assert not (tmp_path / "frozenlake").exists()
