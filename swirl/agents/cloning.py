@@ -19,7 +19,7 @@ from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from swirl import api, data, progress
+from swirl import api, data, metrics, progress
 from swirl.agents import selfplay
 from swirl.agents.arena import Scene
 from swirl.agents.episodes import Terms, play
@@ -54,7 +54,7 @@ def demonstrations(
         InputError: The recording cannot be read, or has nothing else to learn from.
     """
     every = data.with_history(data.read(path), history).to_pylist()
-    recorded = [row for row in every if row["state"] != row["next_state"]]
+    recorded = [row for row in every if metrics.changed(row["state"], row["next_state"])]
     if tested and any(row["layout"] is None for row in recorded):
         logger.warning("%s names no layouts: whether what is tested is learned from cannot be told", path)
     rows = [row for row in recorded if row["layout"] not in tested]
