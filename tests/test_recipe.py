@@ -105,10 +105,15 @@ def test_a_value_of_another_type_names_the_type(section, key, kind):
         assert str(caught.value).startswith(f"{section + '.' if section else ''}{key} = ")
 
 
+def test_one_name_is_a_list_of_one():
+    assert parse_recipe({"methods": "warmup"}) == parse_recipe({"methods": ["warmup"]})
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"methods": "warmup"}, "methods = 'warmup', expected a list"),
+        ({"methods": 1}, "methods = 1, expected a list"),
+        ({"evaluation": {"best_of": 2}}, "evaluation.best_of = 2, expected a list"),
         ({"methods": ["warmup", 1]}, "methods = 1, expected a string"),
         ({"model": 3}, r"model = 3, expected a section \[model\]"),
         ({"swirl": {"setting": "fast"}}, "swirl.setting = 'fast', expected one of 'published', 'elbo'"),

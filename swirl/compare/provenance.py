@@ -63,19 +63,24 @@ def commit() -> str:
     return head + "+" * bool(head and git("status", "--porcelain", "--untracked-files=no", "--", str(where)))
 
 
-def warnings(machines: Sequence[dict[str, Any]]) -> list[str]:
+def warnings(paired: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     """Sentences on what equal CPU seconds do not mean on these machines; none where nothing is known against them.
 
     A fact that a cell does not have is not held against it: it was not noted yet.
+
+    Args:
+        paired: The machines of the runs of each seed, whose costs are compared.
     """
     told, differ = [], []
+    machines = [one for group in paired for one in group]
     for fact in SAME:
-        values = sorted({str(one[fact]) or "none" for one in machines if fact in one})
-        differ += [f"{fact} {' and '.join(values)}"] if len(values) > 1 else []
+        apart = ({str(one[fact]) or "none" for one in group if fact in one} for group in paired)
+        values = sorted(set().union(*(found for found in apart if len(found) > 1)))
+        differ += [f"{fact} {' and '.join(values)}"] if values else []
     if differ:
         told.append(
-            f"Not all ran on machines of one kind ({'; '.join(differ)}): equal CPU seconds are not equal cost here, "
-            "equal tokens are nearer to it."
+            f"Not all runs of a seed were on machines of one kind ({'; '.join(differ)}): equal CPU seconds are not "
+            "equal cost here, equal tokens are nearer to it."
         )
     if any(one.get("gpu") for one in machines):
         told.append("What a GPU did is not in the CPU seconds, which are those of the process that drives it.")

@@ -8,9 +8,10 @@ import numpy as np
 from swirl.compare import provenance, reading
 from swirl.compare.kept import BASELINES
 from swirl.compare.reading import NET, SCORE
-from swirl.compare.variants import UNLIMITED
+from swirl.compare.variants import UNLIMITED, shared_part
 from swirl.eval import held_out
 from swirl.methods import ORACLE_ROUNDS
+from swirl.recipe import parse_recipe
 from swirl.types import ROLES, Role
 
 UNITS = ("cpu_seconds", "tokens")
@@ -112,7 +113,18 @@ def warnings(files: dict[str, reading.Cells]) -> list[str]:
     """
     groups = [(method, [*by_seed.values()]) for cells in files.values() for method, by_seed in cells.items()]
     cells = [cell for _, group in groups for cell in group]
-    told = provenance.mixed(cells) + provenance.warnings([cell["machine"] for cell in cells])
+    by_seed: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for at, of in files.items():
+        for seed, cell in ((seed, cell) for runs in of.values() for seed, cell in runs.items()):
+            by_seed.setdefault((at, seed), []).append(cell)
+    told = provenance.mixed(cells)
+    told += provenance.warnings([[cell["machine"] for cell in group] for group in by_seed.values()])
+    anew = sorted({seed for (_, seed), group in by_seed.items() if _warmed_anew(group)})
+    if anew:
+        told.append(
+            f"In seed{'s' * (len(anew) > 1)} {', '.join(map(str, anew))} not all runs begin from one warm-up: it was "
+            "trained anew, on another machine or by other code, and differences are also those of the warm-ups."
+        )
     uneven, method = max((_unevenness(group), method) for method, group in groups)
     if uneven > UNEVEN:
         told.append(
@@ -127,6 +139,15 @@ def warnings(files: dict[str, reading.Cells]) -> list[str]:
             "stopped improving: the bound may be too low."
         )
     return told
+
+
+def _warmed_anew(group: list[dict[str, Any]]) -> bool:
+    """Whether runs of a seed that share a warm-up by their recipes were tested with different ones."""
+    found: dict[str, list[Any]] = {}
+    for cell in group:
+        warm = [(p["phase"], p["sums"]) for p in cell["points"] if p["phase"].startswith("warmup-")]
+        found.setdefault(shared_part(parse_recipe(cell["recipe"])).toml(), []).append(warm)
+    return any(one != others[0] for others in found.values() for one in others)
 
 
 def _unevenness(group: list[dict[str, Any]]) -> float:

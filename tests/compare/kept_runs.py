@@ -28,6 +28,7 @@ def cell(*later, warm=(0, 1)):
             {"role": "forward", "kind": "worst", "row": 3, "state": "lamp <b>off</b>", "action": "press"}
             | {"next_state": "lamp on", "prediction": "lamp off", "score": 0.0}
         ],
+        "recipe": {},
         "commit": "abc1234",
         "machine": {"cores": 2},
         "versions": {"torch": "2.13.0"},

@@ -15,11 +15,12 @@ def test_a_machine_is_known_by_what_its_seconds_depend_on():
 
 
 def test_seconds_of_different_machines_are_warned_of():
-    assert provenance.warnings([ONE, {**ONE, "load": 2.4}, OLD]) == []  # what was not noted speaks against nothing
-    [told] = provenance.warnings([ONE, {**ONE, "cpu": "B", "threads": 2}, OLD])
+    assert provenance.warnings([[ONE, {**ONE, "load": 2.4}, OLD]]) == []  # what was not noted speaks against nothing
+    [told] = provenance.warnings([[ONE, {**ONE, "cpu": "B", "threads": 2}, OLD]])
     assert "(cpu A and B; threads 1 and 2): equal CPU seconds are not equal cost here" in told
-    [told] = provenance.warnings([{**OLD, "cores": 4}, OLD])
+    [told] = provenance.warnings([[{**OLD, "cores": 4}, OLD]])
     assert "(cores 2 and 4)" in told
+    assert provenance.warnings([[ONE, ONE], [{**ONE, "cpu": "B"}] * 2]) == []  # what is compared is of one machine
 
 
 def test_runs_of_different_code_are_told_of():
@@ -39,11 +40,11 @@ def test_runs_of_different_code_are_told_of():
 
 
 def test_a_gpu_and_a_busy_machine_are_told_of():
-    [told] = provenance.warnings([{**ONE, "gpu": "H100"}])
+    [told] = provenance.warnings([[{**ONE, "gpu": "H100"}]])
     assert told.startswith("What a GPU did is not in the CPU seconds")
-    different, _ = provenance.warnings([{**ONE, "gpu": "H100"}, ONE])
+    different, _ = provenance.warnings([[{**ONE, "gpu": "H100"}, ONE]])
     assert "(gpu H100 and none)" in different
-    [told] = provenance.warnings([ONE, {**ONE, "load": 2.6}, {**ONE, "load": 6.0}])
+    [told] = provenance.warnings([[ONE, {**ONE, "load": 2.6}], [{**ONE, "load": 6.0}]])
     assert told.startswith("2 of 3 runs ended on a busy machine (load up to 6 on 2 cores)")
 
 

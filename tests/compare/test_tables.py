@@ -166,6 +166,18 @@ def test_machines_are_among_what_is_told(cells):
     assert summary.warnings({"": cells}) == ["The runs are of 2 commits; the report lists which.", told]
 
 
+def test_a_warm_up_that_was_trained_anew_is_told(cells):
+    other = {**cells["oracle"][1], "recipe": {"data": {"history": 1}}}  # whose warm-up is another by its recipe
+    other["points"] = [one | {"sums": {name: [1, 1] for name in one["sums"]}} for one in other["points"]]
+    cells["oracle"][1] = other
+    assert summary.warnings({"": cells}) == []
+    warm = cells["swirl"][1]["points"][1]
+    assert warm["phase"] == "warmup-forward-sft"
+    warm["sums"] = {"exact_match_changed": [1, 1]}
+    [told] = summary.warnings({"": cells})
+    assert told.startswith("In seed 1 not all runs begin from one warm-up: it was trained anew")
+
+
 def test_a_difference_ends_where_those_of_the_metric_do(cells):
     """By seed 0, 1 and 5 of 5 rows more: with two degrees of freedom the interval would reach far beyond 1."""
     more = ([0, 0], [1, 0], [2, 3])
