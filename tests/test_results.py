@@ -90,7 +90,7 @@ def unfounded(said, tables):
     ("mark", "begins", "ends", "least"),
     [
         ("minigrid", "What this says", "What to hold against it", 25),
-        ("minigrid-recordings", "One recording so far", "### All methods", 12),
+        ("minigrid-recordings", "What five recordings say", "### All methods", 20),
         ("minigrid-rgb", "One seed so far", "## Crafter", 13),
         ("scienceworld", "What this says of ScienceWorld", "Why, and what to hold against it", 20),
     ],
