@@ -23,9 +23,9 @@ def recipe_of(world: str) -> Path:
     return RECIPES / f"spa-{world}.toml"
 
 
-def options(world: str) -> dict[str, object]:
-    """Options of the world that the agent acts in."""
-    return settings.load(recipe_of(world)).play.options
+def options(world: str) -> list[str]:
+    """Options of the world that the agent acts in, as commands take them."""
+    return [word for key, value in _options(world).items() for word in ("--option", f"{key}={json.dumps(value)}")]
 
 
 def model_spec(world: str, seed: int) -> Recipe:
@@ -51,12 +51,16 @@ def learn(world: str, seed: int, start: Path, runs: Path) -> tuple[Path, str]:
     return out, running.swirl(["train", str(MODEL)], given, out)
 
 
+def _options(world: str) -> dict[str, object]:
+    return settings.load(recipe_of(world)).play.options
+
+
 def _of_start(seed: int) -> dict[str, str]:
     untrained = {"method": "rl", "rl.iterations": "0", "evaluation.samples": "1", "evaluation.last_samples": "1"}
     return {"seed": str(seed), **untrained}
 
 
 def _of_model(world: str, seed: int) -> dict[str, str]:
-    written = ", ".join(f"{key} = {json.dumps(value)}" for key, value in options(world).items())
+    written = ", ".join(f"{key} = {json.dumps(value)}" for key, value in _options(world).items())
     of_data = {"data.world": world, "data.options": f"{{ {written} }}"}
     return {"seed": str(seed), **of_data, "model.tokens": "phrases"}

@@ -125,10 +125,8 @@ def prepare(world: str, seed: int, needed: Collection[str], runs: Path) -> tuple
         made[MODEL] = str(learned)
     if DEMONSTRATIONS in needed and not error:
         recording = runs / "agents" / world / f"solver-seed{seed}.parquet"
-        options = acting.options(world).items()
         # Of a seed of its own: the recordings of learned models begin with the world's first.
-        words = ["collect", world, "--behaviour", "solver", "--transitions", str(DEMONSTRATED)]
-        words += [word for key, value in options for word in ("--option", f"{key}={json.dumps(value)}")]
+        words = ["collect", world, "--behaviour", "solver", "--transitions", str(DEMONSTRATED), *acting.options(world)]
         error = "" if recording.is_file() else running.swirl(words, {"seed": str(DEMONSTRATED + seed)}, recording)
         made[DEMONSTRATIONS] = str(recording)
     return made, error

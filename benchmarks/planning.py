@@ -53,10 +53,7 @@ def run(world: str, seed: int, runs: Path) -> str:
     found, layouts = [], []
     for horizon in HORIZONS:
         words = ["plan", str(out), "--world", world, "--policy", str(policy), "--real"]
-        words += ["--horizon", str(horizon), "--episodes", str(EPISODES)]
-        words += [
-            word for key, value in acting.options(world).items() for word in ("--option", f"{key}={json.dumps(value)}")
-        ]
+        words += ["--horizon", str(horizon), "--episodes", str(EPISODES), *acting.options(world)]
         command = [sys.executable, "-m", "swirl.cli", *words, "--json"]
         code, told, error = running.CALLED.call(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if code:

@@ -186,7 +186,7 @@ def play(
     while active:
         replies = player.reply([asked[i] for i in active])
         for i, sampled in zip(active, replies, strict=True):
-            episodes[i].turns.append(_read(scenes[i], asked[i], sampled, tokenizer))
+            episodes[i].turns.append(turn_of(scenes[i], asked[i], sampled, tokenizer))
         _act(arena, [(scenes[i], episodes[i]) for i in active], terms)
         going = []
         for row, (i, sampled) in enumerate(zip(active, replies, strict=True)):
@@ -212,7 +212,8 @@ def _over(episode: Episode, terms: Terms) -> bool:
     return episode.ended or len(episode.turns) >= terms.turns or episode.steps >= terms.actions
 
 
-def _read(scene: Scene, asked: list[int], sampled: Sampled, tokenizer: Any) -> Turn:
+def turn_of(scene: Scene, asked: list[int], sampled: Sampled, tokenizer: Any) -> Turn:
+    """What a prompt and the reply to it make, before anything is done."""
     text = OPEN + tokenizer.decode(sampled.ids, skip_special_tokens=True)
     return Turn(scene.state, asked, sampled.ids, text, parse(text) if sampled.finished else None, sampled.finished)
 

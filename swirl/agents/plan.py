@@ -64,7 +64,7 @@ def measure(
         policy: Run folder of an agent, which proposes what is tried.
 
     Returns:
-        Rows of `random` or of `policy` alone, of the checkpoint and of `real-world`; see `eval.rows`.
+        Rows of `random`, of `policy` by itself, of the checkpoint and of `real-world`; see `eval.rows`.
 
     Raises:
         InputError: A number or a name cannot be used, a model cannot be loaded or is of another world, rewards are

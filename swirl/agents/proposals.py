@@ -8,9 +8,10 @@ A reply has thoughts before its actions, so what an action is likely to be is kn
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from math import log
 
-from swirl.agents import episodes, replies
+from swirl.agents import episodes
 from swirl.agents.agent import Agent
 from swirl.agents.arena import Scene
 from swirl.agents.episodes import Episode
@@ -44,17 +45,15 @@ class Proposals:
         new = [state for state in dict.fromkeys(states) if state not in self._known]
         model, tokenizer = self.agent.loaded
         terms = self.agent.terms
-        asked = [
-            episodes.opening(tokenizer, Scene(**{**vars(self._scene), "state": state}), terms, Episode(0, ""))
-            for state in new
-            for _ in range(self.samples)
-        ]
+        scenes = [replace(self._scene, state=state) for state in new for _ in range(self.samples)]
+        asked = [episodes.opening(tokenizer, scene, terms, Episode(0, "")) for scene in scenes]
         written: list[str | None] = []
         for start in range(0, len(asked), BATCH):
+            part = slice(start, start + BATCH)
             player = Player(model, tokenizer, terms.reply, seed=seed_of(self.seed, len(self._known), start))
-            for reply in player.reply(asked[start : start + BATCH]):
-                read = replies.parse(replies.OPEN + tokenizer.decode(reply.ids, skip_special_tokens=True))
-                written.append(read.actions[0] if reply.finished and read and read.actions else None)
+            for scene, prompt, reply in zip(scenes[part], asked[part], player.reply(asked[part]), strict=True):
+                read = episodes.turn_of(scene, prompt, reply, tokenizer).read
+                written.append(read.actions[0] if read and read.actions else None)
         for i, state in enumerate(new):
             own = Counter(a for a in written[i * self.samples : (i + 1) * self.samples] if a is not None)
             self._known[state] = [(action, log(n / own.total())) for action, n in own.most_common()]

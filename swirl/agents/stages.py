@@ -21,7 +21,7 @@ from swirl.agents.arena import WorldArena
 from swirl.agents.clumsy import say
 from swirl.agents.episodes import Episode, Terms
 from swirl.agents.imagined_arena import ImaginedArena
-from swirl.agents.learned import check_world, outcome_of, trained_layouts
+from swirl.agents.learned import outcome_of, trained_layouts
 from swirl.agents.replies import Form
 from swirl.agents.settings import SELF_PLAY, AgentRecipe, Base, Clone, Tune
 from swirl.agents.simulators import Imagined
@@ -94,14 +94,14 @@ class Stages:
         if not runs:
             return None
         for run in runs:
-            check_world(run, self.recipe.play.world)
-            if not trained_layouts([run]):
+            trained = trained_layouts([run])
+            if not trained:
                 logger.warning(
                     "%s is no run folder, or its data name no layouts: whether it was trained on those that agents are "
                     "tested on cannot be told",
                     run,
                 )
-            if seen := trained_layouts([run]) & self.arena.held_out:
+            if seen := trained & self.arena.held_out:
                 raise InputError(
                     f"{run} was trained on {len(seen)} of the {len(self.arena.held_out)} layouts that agents are "
                     "tested on; train it on others, or in a larger world"

@@ -114,9 +114,10 @@ def warnings(files: dict[str, reading.Cells]) -> list[str]:
     groups = [(method, [*by_seed.values()]) for cells in files.values() for method, by_seed in cells.items()]
     cells = [cell for _, group in groups for cell in group]
     by_seed: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for at, of in files.items():
-        for seed, cell in ((seed, cell) for runs in of.values() for seed, cell in runs.items()):
-            by_seed.setdefault((at, seed), []).append(cell)
+    for at, methods in files.items():
+        for runs in methods.values():
+            for seed, cell in runs.items():
+                by_seed.setdefault((at, seed), []).append(cell)
     told = provenance.mixed(cells)
     told += provenance.warnings([[cell["machine"] for cell in group] for group in by_seed.values()])
     anew = sorted({seed for (_, seed), group in by_seed.items() if _warmed_anew(group)})
