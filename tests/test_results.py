@@ -89,8 +89,7 @@ def unfounded(said, tables):
 @pytest.mark.parametrize(
     ("mark", "begins", "ends", "least"),
     [
-        ("minigrid", "What this says", "What to hold against it", 25),
-        ("minigrid-recordings", "What five recordings say", "### All methods", 20),
+        ("minigrid", "What this says, five recordings", "What to hold against it", 35),
         ("minigrid-rgb", "One seed so far", "## Crafter", 13),
         ("scienceworld", "What this says of ScienceWorld", "Why, and what to hold against it", 20),
     ],
@@ -115,9 +114,10 @@ def test_a_figure_of_another_method_or_metric_is_unfounded():
 
 def test_what_is_held_against_the_table_is_what_the_kept_files_hold():
     said = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("What to hold against it")[1]
+    minigrid, seeds = RESULTS.KEPT / "minigrid", range(1, 6)
     runs = {
-        name: [json.loads((RESULTS.KEPT / "minigrid" / f"{name}-seed{seed}.json").read_text()) for seed in range(5)]
-        for name in ("verified", "bootstrap")
+        name: [json.loads((minigrid / f"{name}-data.seed={seed}-seed{seed}.json").read_text()) for seed in seeds]
+        for name in ("verified", "bootstrap", "bootstrap-all")
     }
 
     def mean_net(name, phase):
@@ -142,14 +142,14 @@ def test_what_is_held_against_the_table_is_what_the_kept_files_hold():
     assert f"at least {least:.0f} of {false:,.0f} at the ends of" in said
     rounds = [
         [point["sums"] for point in run["points"] if re.match(r"bootstrap\d-forward", point["phase"])]
-        for run in runs["bootstrap"]
+        for run in runs["bootstrap-all"]
     ]
-    assert [seed for seed, of in enumerate(rounds) if all(sums == of[0] for sums in of)] == [1, 4]
-    assert "In seeds 1 and 4 `bootstrap` took back each of its rounds 2 to 5." in said
+    assert [seed for seed, of in zip(seeds, rounds, strict=True) if all(sums == of[0] for sums in of)] == [5]
+    assert "In recording 5 `bootstrap-all` took back each of its rounds 2 to 5." in said
 
 
 def test_what_has_not_run_is_told_beside_what_has(tmp_path):
-    minigrid, labels = RESULTS.TABLES["minigrid-recordings"], RESULTS.TABLES["minigrid-labels"]
+    minigrid, labels = RESULTS.TABLES["minigrid"], RESULTS.TABLES["minigrid-labels"]
     for cell, _ in comparison.missing(minigrid.plan(), tmp_path):
         if cell.method not in ("swirl", "oracle") and (cell.method, cell.recipe.seed) != ("verified", 3):
             (tmp_path / f"{cell.name}.json").touch()
