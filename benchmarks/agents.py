@@ -8,6 +8,7 @@ begin with one policy, the start of the world's recipe, which is trained once.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -157,6 +158,7 @@ def run(world: str, row: str, seed: int, runs: Path, made: Mapping[str, str]) ->
         "machine": provenance.machine(spec.device, spec.threads),
         "versions": provenance.versions(),
         "recipe": spec.toml(),
+        "start": hashlib.sha256((Path(made[START]) / "model.safetensors").read_bytes()).hexdigest(),
         "seconds_cpu": sum(phase["seconds_cpu"] for phase in phases if phase["name"] != "test"),
         "layouts": [arena.layout(one) for one in arena.tested()],
         "results": json.loads((out / "results.json").read_text()),
@@ -213,7 +215,8 @@ def table(world: str) -> str:
         if by_seed
     ]
     apart = [["", "less", "Pass@1", "Pass@8", at, "seeds"], *_differences(rows, budget)]
-    text = running.not_run({ROWS[row].name: by_seed for row, by_seed in rows.items()}) + running.markdown(lines)
+    text = running.not_run({ROWS[row].name: by_seed for row, by_seed in rows.items()}) + _mixed(rows)
+    text += running.markdown(lines)
     return f"{text}\nDifferences, paired by seed and layout:\n\n{running.markdown(apart)}" if apart[1:] else text
 
 
@@ -224,6 +227,21 @@ def _has(world: str, row: str) -> bool:
 
 Kept = Mapping[int, dict[str, Any]]
 """What is kept of a row, by seed."""
+
+
+def _mixed(rows: Mapping[str, Kept]) -> str:
+    """A line on the seeds whose rows do not all begin with one policy; "" where there are none."""
+    starts: dict[int, set[str]] = {}
+    for by_seed in rows.values():
+        for seed, facts in by_seed.items():
+            starts.setdefault(seed, set()).add(facts["start"])
+    mixed = [str(seed) for seed in sorted(starts) if len(starts[seed]) > 1]
+    if not mixed:
+        return ""
+    return (
+        f"In seed{'s' * (len(mixed) > 1)} {', '.join(mixed)} not all rows begin with one policy: it was trained anew, "
+        "on another machine or by other code, and differences are also those of the starts.\n\n"
+    )
 
 
 def _cells(by_seed: Kept, policy: str, budget: int | None = None) -> list[str]:

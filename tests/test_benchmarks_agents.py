@@ -20,7 +20,7 @@ def agents(tmp_path, monkeypatch):
     return module
 
 
-def keep(agents, row, seed, passed, self_play=0, curve=()):
+def keep(agents, row, seed, passed, self_play=0, curve=(), start="of the seed"):
     """A kept file of a run, `passed` of 8 samples in each of three seeds of validation."""
 
     def tested(policy, successes, arena="real", metric="pass_at_1", form="plain", samples=8):
@@ -45,6 +45,7 @@ def keep(agents, row, seed, passed, self_play=0, curve=()):
     ]
     facts = {
         "recipe": agents._spec("sokoban", row, seed).toml(),
+        "start": start,
         "layouts": ["a", "b", "c"],
         "results": {"rows": rows, "steps": {"self-play": self_play, "rl": sum(line["steps"] for line in curve)}},
         "curve": list(curve),
@@ -154,6 +155,18 @@ def test_a_kept_file_of_another_recipe_is_not_taken_for_this_one(agents):
     assert agents.table("sokoban") == "Not run yet.\n"
 
 
+def test_rows_of_a_seed_that_begin_with_other_policies_are_told(agents):
+    for seed in (0, 1, 2):
+        keep(agents, "spa", seed, [4, 4, 4], 50, [validated(100)], start=f"of {seed}")
+        keep(agents, "vanilla", seed, [4, 4, 4], 0, [validated(100)], start=f"of {max(seed, 1)}")
+    assert agents.table("sokoban").count("In seed 0 not all rows begin with one policy") == 1
+    keep(agents, "vanilla", 2, [4, 4, 4], 0, [validated(100)], start="anew")
+    assert "In seeds 0, 2 not all rows begin with one policy" in agents.table("sokoban")
+    for seed in (0, 2):
+        keep(agents, "vanilla", seed, [4, 4, 4], 0, [validated(100)], start=f"of {seed}")
+    assert "not all rows" not in agents.table("sokoban")
+
+
 SMALL = {
     "play.options": "{size = 3, slippery = false}",
     "play.turns": "1",
@@ -199,6 +212,7 @@ def test_rows_are_run_from_one_start_and_kept(agents, tmp_path, monkeypatch):
         "state-estimation-seed0 01-rl",
     ]
     assert second["results"]["steps"] == {"self-play": 0, "rl": 0}
+    assert first["start"] == second["start"]
     # Of what was kept a table can be made, and no path of this machine is in it.
     assert str(tmp_path) not in second["recipe"]
     assert len(first["layouts"]) == len(set(first["layouts"])) == 2
