@@ -148,9 +148,7 @@ class ImaginedWorld(gymnasium.Env[str, np.int64]):
 
     def _stepped(self, episode: _Episode, action: str, node: Node) -> Stepped:
         if node.state not in self.observation_space:  # in characters that no token has by itself: as if unreadable
-            here = episode.node
-            [outcome] = self.simulator.outcome([here.state], [action], [here.state])
-            node = Node(here.state, *outcome, uncertainty=1.0, handle=here.handle)
+            node = self.simulator.nowhere(episode.node.state, action, episode.node.handle)
         steps = episode.steps + 1
         doubtful = self.limit is not None and node.uncertainty > self.limit
         truncated = not node.terminated and (steps >= self.max_steps or doubtful)

@@ -29,11 +29,16 @@ Row = tuple[Encoded, list[float]]
 
 
 def put_right(episode: Episode, part: Part) -> list[Reply | None]:
-    """The replies of an episode with the states that were; `None` where one cannot be read or tells no states."""
-    return [
-        with_states(reply, told(turn.state, part), told(turn.after, part)) if reply else None
-        for reply, turn in zip(as_written(episode, "states"), episode.turns, strict=True)
-    ]
+    """The replies of an episode with the states that were; `None` where one cannot be read or tells no states.
+
+    Actions for which there was no more room are left out: the state after the turn is not theirs.
+    """
+    new: list[Reply | None] = []
+    for reply, turn in zip(as_written(episode, "states"), episode.turns, strict=True):
+        if reply and not (episode.ended and turn is episode.turns[-1]):
+            reply = replace(reply, actions=reply.actions[: len(turn.actions) + turn.unknown])
+        new.append(reply and with_states(reply, told(turn.state, part), told(turn.after, part)))
+    return new
 
 
 def as_written(episode: Episode, form: Form) -> list[Reply | None]:

@@ -84,7 +84,7 @@ class SelfPlay:
     temperature: float = 1.0
     """Of sampling replies."""
     actions: Literal["policy", "random"] = "policy"
-    """Who chooses the actions; the thoughts say them too."""
+    """Who chooses the actions where states are told; the thoughts say them too."""
     states: Literal["true", "believed"] = "true"
     """Whether the two states of a reply are put right."""
     rehearse: bool = False

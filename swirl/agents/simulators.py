@@ -26,8 +26,9 @@ KEPT = 100_000
 
 Expand = Callable[[Sequence["Node"], Sequence[str]], Sequence["Node"]]
 """What each node's action leads to; `Simulator.expand` is one."""
-Outcome = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[tuple[float, bool]]]
-"""Reward and end of steps, from their states, actions and next states."""
+Outcome = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[tuple[float, bool] | None]]
+"""Reward and end of steps, from their states, actions and next states; `None` where no step can lead from one to the
+other."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ class Imagined:
 
     The next state of a step is the model's greedy prediction. With samples, or with several models (an ensemble, say of
     runs of several seeds), it is the commonest prediction, the first of those that are equally common; its uncertainty
-    is 1 - its share. A prediction that cannot be read, or did not end, is none; where there is no other, the step leads
-    nowhere: the state stays, its reward and end are those of a step that changes nothing, and its uncertainty is 1. To
-    end there for nothing would pay wherever steps cost. A step is predicted once: what followed is remembered.
+    is 1 - its share. A prediction that cannot be read, or did not end, is none. Where there is no other, or the outcome
+    says that no step leads there, the step leads nowhere, see `nowhere`. A step is predicted once: what followed is
+    remembered.
 
     Args:
         forwards: Models of one world; each is asked greedily where there are several.
@@ -99,7 +100,7 @@ class Imagined:
 
     Attributes:
         calls: Predictions that were asked for.
-        unreadable: Steps for which none of them could be read.
+        unreadable: Steps for which none of them could be read, or be where a step leads.
 
     Raises:
         InputError: There is no model, or samples are asked for that cannot be drawn.
@@ -140,14 +141,27 @@ class Imagined:
         columns = [predict(forward, rows, self.samples, self.seed) for forward in self.forwards]
         self.calls += len(steps) * self.samples * len(self.forwards)
         chosen = [commonest([text for group in groups for text in group]) for groups in zip(*columns, strict=True)]
-        self.unreadable += sum(not text for text, _ in chosen)
         before, _, done = zip(*steps, strict=True)
-        after = [text or state for (text, _), state in zip(chosen, before, strict=True)]
-        outcomes = self.outcome(before, done, after)
-        return [
-            Node(state, *outcome, uncertainty, self._past(step))
-            for state, outcome, (_, uncertainty), step in zip(after, outcomes, chosen, steps, strict=True)
-        ]
+        outcomes = self.outcome(before, done, [text or state for (text, _), state in zip(chosen, before, strict=True)])
+        nodes = []
+        for step, (text, uncertainty), outcome in zip(steps, chosen, outcomes, strict=True):
+            here, _, action = step
+            past = self._past(step)
+            if text and outcome:
+                nodes.append(Node(text, *outcome, uncertainty, past))
+            else:
+                self.unreadable += 1
+                nodes.append(self.nowhere(here, action, past))
+        return nodes
+
+    def nowhere(self, state: str, action: str, handle: Any) -> Node:
+        """Where a step leads of which nothing can be told: the state stays, and the uncertainty is 1.
+
+        Reward and end are those of a step that changes nothing: to end there, or to go on for nothing, would pay
+        wherever steps cost.
+        """
+        [outcome] = self.outcome([state], [action], [state])
+        return Node(state, *(outcome or (0.0, False)), uncertainty=1.0, handle=handle)
 
     def _past(self, step: tuple[str, tuple[str, ...], str]) -> tuple[str, ...]:
         """The states before the one that a step leads to, as many as are shown."""

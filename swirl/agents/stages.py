@@ -205,7 +205,7 @@ class Stages:
         settings, terms = self.recipe.self_play, self.terms(form)
         scenes = [scene for seed in islice(seeds, settings.groups) for scene in self.arena.scenes(seed, settings.size)]
         player = evaluation.policy(model, tokenizer, terms, settings.temperature)
-        if settings.actions == "random":
+        if settings.actions == "random" and form == "states":  # what is rehearsed is the policy's own
             player = clumsy.cast(tokenizer, 1.0, terms)
         return evaluation.play_all(player, tokenizer, self.arena, scenes, terms, self.seed("self-play"), "self-play")
 

@@ -90,11 +90,11 @@ class World(Protocol):
 class Rules(Protocol):
     """What a world has beside `World` where reward and end can be read off its states."""
 
-    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool] | None:
         """The reward of a step and whether it ended the episode (terminated), as `step` gives them.
 
-        Read off the two texts alone, whatever episode this world is in: they may be a model's. (0.0, False) where a
-        text is no state, or where the two differ in what no step can change; nothing is ever raised.
+        Read off the two texts alone, whatever episode this world is in: they may be a model's. `None` where a text is
+        no state, or where the two differ in what no step can change; nothing is ever raised.
         """
         ...
 

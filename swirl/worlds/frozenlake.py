@@ -109,11 +109,11 @@ class FrozenLake(Puzzle):
         facts = [f"Player (P) is at {cells_text([player])}", dangers + cells_text(holes) if holes else "no holes"]
         return f"{grid_text(symbols)}\n{'; '.join(facts)}; goal (G) is at {cells_text(self._cells('G'))}."
 
-    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
-        """1 at the goal, where it ends as in a hole; (0, False) where the maps differ, or show not one player each."""
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool] | None:
+        """1 at the goal, where it ends as in a hole; `None` where the maps differ, or show not one player each."""
         before, after = _read(state), _read(next_state)
         if before is None or after is None or before[0] != after[0]:
-            return 0.0, False
+            return None
         return float(after[1] == "√"), after[1] in "X√"
 
     def solve(self) -> list[str] | None:

@@ -130,11 +130,11 @@ class Sokoban(Puzzle):
             facts.append(f"{plural} ({symbol}) {'are' if len(cells) > 1 else 'is'} at {cells_text(sorted(cells))}")
         return f"{grid_text(symbols)}\n{'; '.join(facts)}."
 
-    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
-        """Counts boxes on targets; (0, False) where the rooms differ, or hold not one player and a box per target."""
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool] | None:
+        """Counts boxes on targets; `None` where the rooms differ, or hold not one player and a box per target."""
         before, after = _read(state), _read(next_state)
         if before is None or after is None or before[0] != after[0]:
-            return 0.0, False
+            return None
         return _reward(before[1], after[1], len(after[0][1]))
 
     def solve(self) -> list[str] | None:

@@ -116,14 +116,14 @@ class Sudoku(Puzzle):
         facts = f"Empty positions to be filled are at {cells_text(empty)}." if empty else "No position is empty."
         return "\n".join([*lines, given, facts])
 
-    def outcome(self, state: str, next_state: str) -> tuple[float, bool]:
-        """1 and the end for a board that is full and right; (0, False) where it is none, or what is given changed.
+    def outcome(self, state: str, next_state: str) -> tuple[float, bool] | None:
+        """1 and the end for a board that is full and right; `None` where it is none, or what is given changed.
 
         Without coordinates a state does not say what is given.
         """
         before, after = _read(state), _read(next_state)
         if before is None or after is None or before.given != after.given:
-            return 0.0, False
+            return None
         solved = _is_solved(after.rows)
         return float(solved), solved
 

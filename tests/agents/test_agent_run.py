@@ -131,9 +131,10 @@ def test_the_log_and_the_table_say_what_was_done(context, recipe_file, small, tm
 
 def test_plain_replies_are_rehearsed_beside_those_that_tell_states(recipe_file, small, tmp_path):
     short = {"rl.iterations": "1", "method": "spa", "play.context": "turn"}
-    for given in ("false", "true"):
-        run = tmp_path / given
-        results = session.run_recipe(settings.load(recipe_file, small | short | {"self_play.rehearse": given}), run)
+    plain = {}
+    for given, actions in (("false", "policy"), ("true", "policy"), ("true", "random")):
+        run, more = tmp_path / f"{given}-{actions}", {"self_play.rehearse": given, "self_play.actions": actions}
+        results = session.run_recipe(settings.load(recipe_file, small | short | more), run)
         phase = next(run.glob("phases/*-self-play"))
         tokenizer = models.load_tokenizer(phase.parent / "01-start")
         rows = pq.read_table(phase / "rows.parquet").to_pylist()
@@ -144,6 +145,9 @@ def test_plain_replies_are_rehearsed_beside_those_that_tell_states(recipe_file, 
         played = results["self_play"]["episodes"]
         assert played == (32 if given == "true" else 16)
         assert results["steps"]["self-play"] > played / 2
+        plain[given, actions] = [row for row, states in zip(rows, asked, strict=True) if not states]
+    # Whoever plays what is put right, the policy's own replies are what it must not forget.
+    assert plain["true", "random"] == plain["true", "policy"]
 
 
 LAKE = {

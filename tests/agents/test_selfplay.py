@@ -1,12 +1,14 @@
 """What is learned from an episode: rows, and the weight of each of their tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from swirl import models, tiny
 from swirl.agents import selfplay
 from swirl.agents.episodes import Episode, Turn
-from swirl.agents.replies import parse
+from swirl.agents.replies import Reply, parse
 from swirl.config import Model
 
 TELLS = "<think><observation>at 9</observation>go<prediction>at 9</prediction></think><answer>Up</answer>"
@@ -44,6 +46,19 @@ def test_an_episode_is_one_row_whose_states_are_put_right(tokenizer, episode):
     assert tokenizer.decode(row[0][0]) == "at 1?"
     # The turn that cannot be read stays in the conversation as it was written.
     assert tokenizer.decode(row[0][1]) == f"{first}<|end|>at 2?noat 2?{third}<|end|>"
+
+
+def test_actions_for_which_there_was_no_room_are_not_learned(episode):
+    text = (
+        "<think><observation>at 9</observation>go<prediction>at 9</prediction></think><answer>Up || Fly || Up</answer>"
+    )
+    turn = Turn("at 1", [1], [2], text, parse(text), True, ["Up"], ["at 2"], unknown=1)
+    for ended, actions in ((False, ("Up", "Fly")), (True, ("Up", "Fly", "Up"))):
+        episode.turns, episode.ended = [turn], ended
+        [reply] = selfplay.put_right(episode, "whole")
+        assert reply == Reply(actions, "go", "at 1", "at 2")
+    episode.turns.append(replace(turn))  # that one ended it, the first did not
+    assert [len(reply.actions) for reply in selfplay.put_right(episode, "whole")] == [2, 3]
 
 
 def test_turns_that_are_read_alone_are_rows_and_what_cannot_be_read_is_none(tokenizer, episode):

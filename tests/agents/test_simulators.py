@@ -96,6 +96,23 @@ def test_what_cannot_be_read_changes_nothing_and_is_counted(forward, monkeypatch
     assert simulator.unreadable == 2
 
 
+def test_a_prediction_that_no_step_can_lead_to_changes_nothing(forward):
+    """A state that is no state of the world must be no way around what steps cost."""
+
+    class Costly:
+        def outcome(self, state, next_state):
+            return None if next_state == "count 4" else (-0.1, False)
+
+    simulator = Imagined([forward], by_rules(Costly()))
+    before, last = simulator.start(["count 2"]), simulator.start(["count 3"])
+    possible, impossible = simulator.expand([before, last], ["up", "up"])
+    assert possible == Node("count 3", -0.1, False, 0.0)
+    assert impossible == Node("count 3", -0.1, False, 1.0)
+    assert simulator.unreadable == 1
+    lawless = Imagined([forward], lambda states, actions, after: [None] * len(states))
+    assert lawless.expand([lawless.start(["count 2"])], ["up"]) == [Node("count 2", 0.0, False, 1.0)]
+
+
 def test_replies_are_read_as_the_model_was_trained_to_write_them(forward, monkeypatch):
     reply = models.Reply("-count 1\n+count 2", True)
     monkeypatch.setattr(models, "generate", lambda *_, **__: [[reply]])
