@@ -84,7 +84,8 @@ ROWS = {
     "masked": Row("SPA, states masked in SFT", _paper("no gain"), EIGHT | {"tune.masked": "true"}, ("sokoban",)),
     "unrehearsed": Row("SPA, plain replies not rehearsed", {}, EIGHT | {"self_play.rehearse": "false"}, ("sokoban",)),
     "states": Row("RL, states told in replies", {}, RL | EIGHT | {"rl.form": "states"}),
-    "spa-states": Row("SPA, states told in replies", {}, EIGHT | {"rl.form": "states"}),
+    # What is asked for in the form of self-play needs no plain replies.
+    "spa-states": Row("SPA, states told in replies", {}, EIGHT | {"rl.form": "states", "self_play.rehearse": "false"}),
     "imagined": Row("RL in the learned model", {}, RL | EIGHT | {"rl.model": MODEL}, ("sokoban",)),
     "cloned": Row("cloning the solver, all actions given", {}, CLONE, ("sokoban",)),
     "cloned-inferred": Row(

@@ -31,11 +31,14 @@ HORIZONS = (1, 2, 4, 8)
 EPISODES = 100
 RUN = "model"
 """What a kept file calls the learned model, which `swirl plan` names by its checkpoint."""
-BASELINE = "policy"
+BASELINES = {
+    "policy": "the policy without planning, its likeliest action",
+    "policy-sampled": "the policy without planning, an action drawn",
+}
 """What planning is compared with."""
 PLANNERS = {
     "random": "random actions",
-    BASELINE: "the policy without planning",
+    **BASELINES,
     RUN: "planning in the learned model",
     "real-world": "planning in the world itself",
 }
@@ -93,22 +96,19 @@ def table() -> str:
         return NOT_YET
     success = [f"success, horizon {h}" for h in HORIZONS]
     lines = [["", *success, *(f"calls per action, horizon {h}" for h in HORIZONS), "seeds"]]
-    gains = [["", *success]]
+    gains = [["", "less", *success]]
     for world, by_seed in rows.items():
-        without = [_success(by_seed, BASELINE, h) for h in HORIZONS]
         for planner, title in PLANNERS.items() if by_seed else ():
             name = f"{WORLDS[world]}: {title}"
             shares = [_success(by_seed, planner, h) for h in HORIZONS]
             calls = [[_row(facts, planner, h, "plan_calls")["value"] for facts in by_seed.values()] for h in HORIZONS]
             costs = [running.mean(values, 1.0) for values in calls]
             lines.append([name, *map(running.interval, shares), *costs, str(len(by_seed))])
-            if planner not in ("random", BASELINE):
-                gains.append([name, *map(running.interval, shares, without)])
+            for baseline, other in BASELINES.items() if planner in (RUN, "real-world") else ():
+                without = [_success(by_seed, baseline, h) for h in HORIZONS]
+                gains.append([name, other, *map(running.interval, shares, without)])
     lacking = running.not_run({WORLDS[world]: by_seed for world, by_seed in rows.items()})
-    return (
-        f"{lacking}{running.markdown(lines)}\n"
-        f"Less {PLANNERS[BASELINE]}, in the same episodes:\n\n{running.markdown(gains)}"
-    )
+    return f"{lacking}{running.markdown(lines)}\nDifferences, in the same episodes:\n\n{running.markdown(gains)}"
 
 
 def _success(by_seed: Mapping[int, dict[str, Any]], planner: str, horizon: int) -> dict[int, Reading]:

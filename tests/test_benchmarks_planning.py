@@ -21,7 +21,7 @@ def planning(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory, one_thread):
     """The run of an agent on the lake that has learned next to nothing."""
-    small = {"play.reply": "32", "model.hidden": "32", "model.layers": "1", "model.heads": "2", "base.steps": "2"}
+    small = {"play.reply": "96", "model.hidden": "32", "model.layers": "1", "model.heads": "2", "base.steps": "2"}
     small |= {"method": "rl", "rl.iterations": "0", "base.episodes": "8", "evaluation.seeds": "1"}
     recipe = settings.load(load_benchmark("acting").recipe_of("frozenlake"), small)
     folder = tmp_path_factory.mktemp("policy") / "run"
@@ -50,11 +50,15 @@ def test_a_run_is_planned_in_at_every_horizon_and_kept(planning, policy, tmp_pat
     assert str(tmp_path) not in json.dumps(kept)
     assert 'world = "frozenlake"' in kept["recipe"]
     names = re.findall(r"(?m)^\| FrozenLake, 4 x 4, not slippery: (.*?) \|", planning.table())
-    assert names == [*planning.PLANNERS.values(), *list(planning.PLANNERS.values())[2:]]  # and the gains of two
+    lines = [*planning.PLANNERS.values()]
+    assert names == [*lines, *(title for title in lines[3:] for _ in planning.BASELINES)]  # and the gains of two
     assert len(kept["layouts"]) == planning.EPISODES
     won = {row["planner"]: (row["successes"], row["value"]) for row in kept["rows"] if row["metric"] == "plan_success"}
     assert all(sum(successes) / 2 == value for successes, value in won.values())
     assert planning.table().startswith("Not run yet: Sokoban, 6 x 6, one box; FrozenLake, 4 x 4, not slippery (seeds 1")
+
+
+PLAYED = {"policy": [0, 0, 1, 0], "policy-sampled": [0, 0, 0, 0]}
 
 
 def keep(planning, seed, successes):
@@ -75,25 +79,24 @@ def keep(planning, seed, successes):
 def test_a_cell_is_the_mean_of_the_seeds_and_gains_are_paired(planning, monkeypatch):
     monkeypatch.setattr(planning, "HORIZONS", (4,))
     for seed in (0, 1):
-        keep(planning, seed, {"policy": [0, 0, 1, 0], planning.RUN: [1, 0, 1, 1]})
-    told, lines, gains = (
-        planning.table().partition("|  | success")[0],
-        *planning.table().split("Less the policy without planning"),
-    )
+        keep(planning, seed, PLAYED | {planning.RUN: [1, 0, 1, 1]})
+    told, lines, gains = (planning.table().partition("|  | success")[0], *planning.table().split("Differences,"))
     assert told == "Not run yet: Sokoban, 6 x 6, one box (seed 2); FrozenLake, 4 x 4, not slippery.\n\n"
     # In each layout one of two episodes more.
-    assert "one box: planning in the learned model | +50.0 [+50.0, +50.0] |" in gains
+    likeliest, drawn = planning.BASELINES.values()
+    assert f"one box: planning in the learned model | {likeliest} | +50.0 [+50.0, +50.0] |" in gains
+    assert f"one box: planning in the learned model | {drawn} | +75.0 [" in gains
     assert "one box: planning in the learned model | 75.0 [" in lines
     assert "75.0 [75.0, 75.0]" not in lines
     assert "| 8.5 | 2 |" in lines
-    keep(planning, 2, {"policy": [0, 0, 1, 0], planning.RUN: [1, 0, 1, 1]})
+    keep(planning, 2, PLAYED | {planning.RUN: [1, 0, 1, 1]})
     assert planning.table().startswith("Not run yet: FrozenLake, 4 x 4, not slippery.\n\n|")
 
 
 def test_a_kept_file_of_another_recipe_is_left_out(planning, monkeypatch):
     monkeypatch.setattr(planning, "HORIZONS", (4,))
     for seed in (0, 1):
-        keep(planning, seed, {"policy": [0, 0, 1, 0], planning.RUN: [1, 0, 1, 1]})
+        keep(planning, seed, PLAYED | {planning.RUN: [1, 0, 1, 1]})
     other = json.loads(planning._kept("sokoban", 0).read_text())
     planning._kept("sokoban", 0).write_text(json.dumps(other | {"recipe": other["recipe"] + "# of another day"}))
     assert "one box (seeds 0, 2); " in planning.table()

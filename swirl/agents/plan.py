@@ -64,7 +64,8 @@ def measure(
         policy: Run folder of an agent, which proposes what is tried.
 
     Returns:
-        Rows of `random`, of `policy` by itself, of the checkpoint and of `real-world`; see `eval.rows`.
+        Rows of `random`, of `policy` and `policy-sampled` without plans, of the checkpoint and of `real-world`; see
+        `eval.rows`.
 
     Raises:
         InputError: A number or a name cannot be used, a model cannot be loaded or is of another world, rewards are
@@ -101,6 +102,7 @@ def measure(
     out = played("random", Blind(), at_random, 1)
     if propose is not None:
         out += played("policy", Blind(), proposals.alone(propose), 1)
+        out += played("policy-sampled", Blind(), proposals.alone(propose, seed), 1)
     if forwards:
         name = " + ".join(str(forward.checkpoint) for forward in forwards)
         out += played(name, Imagined(forwards, outcome, samples), planner, replan)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import log
 
+import numpy as np
+
 from swirl.agents import episodes
 from swirl.agents.agent import Agent
 from swirl.agents.arena import Scene
@@ -60,14 +62,27 @@ class Proposals:
         return [self._known[state] for state in states]
 
 
-def alone(propose: Proposals) -> Planner:
-    """The policy without a plan: its likeliest action in every state, none where no reply can be read."""
+def alone(propose: Proposals, seed: int | None = None) -> Planner:
+    """The policy without a plan; it does nothing where no reply can be read.
+
+    Args:
+        propose: What it would do.
+        seed: Of drawing its actions as often as it writes them; `None`: the likeliest is taken, always the same in a
+            state, so that an episode which comes back to one goes round in circles.
+    """
+    rng = None if seed is None else np.random.default_rng(seed)
 
     def planner(expand: Expand, tasks: Sequence[Task]) -> list[Plan]:
         found = propose([task.start.state for task in tasks])
         return [
-            Plan(tuple(action for action, _ in proposals[:1]), (task.start,))
+            Plan((_one_of(proposals, rng),) if proposals else (), (task.start,))
             for task, proposals in zip(tasks, found, strict=True)
         ]
 
     return planner
+
+
+def _one_of(proposals: Sequence[tuple[str, float]], rng: np.random.Generator | None) -> str:
+    """The likeliest of some actions, or one drawn by the logs of their shares."""
+    actions, logs = zip(*proposals, strict=True)
+    return actions[0] if rng is None else actions[rng.choice(len(actions), p=np.exp(logs) / np.exp(logs).sum())]

@@ -176,6 +176,12 @@ class Stages:
             scenes = [arena.scenes(seed, 1)[0] for seed in islice(arena.training(), base.episodes)]
             player = clumsy.cast(tokenizer, base.slips, terms)
             episodes = evaluation.play_all(player, tokenizer, arena, scenes, terms, self.seed("base"), "base")
+            longest = max(len(turn.reply) for episode in episodes for turn in episode.turns)
+            if longest > terms.reply:
+                raise InputError(
+                    f"play.reply = {terms.reply} would cut off replies in the form {terms.form!r}, of up to {longest} "
+                    f"tokens in lessons; set it to {longest} or more, and model.max_length to what that needs"
+                )
             replies = selfplay.dealt_out(episodes, np.random.default_rng(self.seed("base")))
             for episode, new in zip(episodes, replies, strict=True):
                 rows.append(selfplay.rows(tokenizer, episode, new, context=terms.context))

@@ -91,10 +91,18 @@ def test_a_policy_proposes_what_it_writes_and_plays_alone_by_what_it_writes_most
     states = [f"letter {'abc'[n % 3]} of {n:03}" for n in range(30)]
     plans = proposals.alone(propose)(lambda *_: [], [Task(Node(state), lambda node: LETTERS) for state in states])
     assert sum(plan.actions == (state[7],) for plan, state in zip(plans, states, strict=True)) > 20
+    propose._known["letter a of 901"] = [("a", math.log(0.75)), ("b", math.log(0.25))]
+    often = [Task(Node("letter a of 901"), lambda node: LETTERS)] * 400
+    drawn = [plan.actions for plan in proposals.alone(propose, seed=0)(lambda *_: [], often)]
+    assert {*drawn} == {("a",), ("b",)}
+    assert 250 < drawn.count(("a",)) < 350  # 300 expected, 8.7 the standard deviation
+    propose._known["letter a of 901"] = []
+    assert {plan.actions for plan in proposals.alone(propose, seed=0)(lambda *_: [], often)} == {()}
     world = worlds.make("choice")
     rows = plan.measure(world, [], Search(horizon=1), episodes=12, model=False, real=True, policy=learned)
     success = {row["model"]: row["value"] for row in rows if row["metric"] == "plan_success"}
     assert success["random"] < success["policy"] <= success["real-world"]
+    assert success["random"] <= success["policy-sampled"] <= success["real-world"]
     with pytest.raises(InputError, match="plays 'choice', not 'frozenlake'"):
         plan.measure(worlds.make("frozenlake"), [], Search(), model=False, policy=learned)
 
@@ -148,6 +156,13 @@ def test_plain_replies_are_rehearsed_beside_those_that_tell_states(recipe_file, 
         plain[given, actions] = [row for row, states in zip(rows, asked, strict=True) if not states]
     # Whoever plays what is put right, the policy's own replies are what it must not forget.
     assert plain["true", "random"] == plain["true", "policy"]
+
+
+def test_a_tiny_policy_is_not_taught_replies_that_it_could_not_end(recipe_file, small, tmp_path):
+    with pytest.raises(
+        InputError, match=r"play.reply = 12 would cut off replies in the form 'states', of up to \d+ tok"
+    ):
+        session.run_recipe(settings.load(recipe_file, small | {"play.reply": "12"}), tmp_path / "run")
 
 
 LAKE = {
