@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any
 import acting
 import numpy as np
 import running
-from results import NOT_YET, write
+from results import write
 
 from swirl import durable
 from swirl.agents import measures, settings
@@ -200,7 +199,7 @@ def table(world: str) -> str:
     }
     taken = [steps for by_seed in rows.values() for facts in by_seed.values() if (steps := _steps(facts))]
     if not any(rows.values()):
-        return NOT_YET
+        return running.NOT_YET
     budget = min(taken, default=0)
     at = f"Pass@1 at {budget:,} actions"
     lines = [["", "paper", *PASSED, *SHARES.values(), at, "CPU min", "seeds"]]
@@ -370,4 +369,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    running.finish(main)

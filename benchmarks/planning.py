@@ -18,7 +18,7 @@ from typing import Any
 
 import acting
 import running
-from results import NOT_YET, write
+from results import write
 
 from swirl import durable
 from swirl.compare import provenance
@@ -93,7 +93,7 @@ def table() -> str:
     """The table of what is kept, and what planning gains."""
     rows = {world: running.kept({seed: _asked(world, seed) for seed in running.SEEDS}) for world in WORLDS}
     if not any(rows.values()):
-        return NOT_YET
+        return running.NOT_YET
     success = [f"success, horizon {h}" for h in HORIZONS]
     lines = [["", *success, *(f"calls per action, horizon {h}" for h in HORIZONS), "seeds"]]
     gains = [["", "less", *success]]
@@ -144,4 +144,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    running.finish(main)

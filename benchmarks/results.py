@@ -10,12 +10,12 @@ A run whose file is there is not run again; one that was interrupted goes on.
 import argparse
 import os
 import re
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+
+import running
 
 from swirl.compare import comparison, kept, tables
 from swirl.compare.cells import Place
@@ -25,7 +25,6 @@ from swirl.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "results"
-NOT_YET = "Not run yet.\n"
 SHORT = ("method", "CPU s", "next state, net", "exact on changed", "false changes", "action, exact")
 """Columns of a table where it is shown in short."""
 
@@ -88,7 +87,7 @@ TABLES = {
     ),
     # 0.5, 1, 2, 5, 10 and 50 % of 20,000
     "minigrid-labels": MINIGRID(
-        ("warmup", "bootstrap", "swirl"),
+        ("warmup", "bootstrap-all", "swirl"),
         seeds=(1, 2, 3),
         vary={
             "data.labels": (100, 200, 400, 1_000, 2_000, 10_000),
@@ -136,14 +135,14 @@ def missing(table: Table, files: Path) -> str:
         lacking.setdefault(at, {}).setdefault(cell.method, []).append(cell.recipe.seed)
     told = []
     for at, by_method in lacking.items():
-        methods = [_lacking(name, seeds, plan) for name, seeds in by_method.items()]
+        methods = [running.of_seeds(f"`{name}`", seeds, plan.seeds) for name, seeds in by_method.items()]
         if not at:
             told += methods
         elif sum(map(len, by_method.values())) == len(plan.names()) * len(plan.seeds):
             told.append(at)
         else:
             told.append(f"{at}: {', '.join(methods)}")
-    return f"{NOT_YET.strip()[:-1]}: {'; '.join(told)}.\n\n" if told else ""
+    return running.told_missing(told)
 
 
 def unread(table: Table, files: Path) -> bool:
@@ -152,12 +151,6 @@ def unread(table: Table, files: Path) -> bool:
     wanted = comparison.table_cells(replace(plan, rates=()), {})
     cells = [cell for cell, _ in wanted if cell.method == plan.reference()]
     return not any(kept.path_of(files, cell).is_file() for cell in cells)
-
-
-def _lacking(name: str, seeds: Sequence[int], plan: comparison.Plan) -> str:
-    """A method, and which of its seeds where it is not all of them."""
-    some = f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
-    return f"`{name}`" + some * (len(seeds) < len(plan.seeds))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -169,7 +162,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", action="store_true", help="only write the tables")
     a = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that it started end with it
     failed: list[str] = []
     for name in a.only:
         table = TABLES[name]
@@ -181,7 +173,7 @@ def main(words: Sequence[str] | None = None) -> int:
             failed.append(f"{name}: {error}")
             if unread(table, place.files):
                 for page in table.pages:
-                    write(ROOT / page, name, NOT_YET)
+                    write(ROOT / page, name, running.NOT_YET)
             continue
         first, *others = table.pages
         write(ROOT / first, name, missing(table, place.files) + tables.text(results, table.brief))
@@ -192,4 +184,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    running.finish(main)

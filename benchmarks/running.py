@@ -16,6 +16,8 @@ from swirl.compare.reading import Reading, difference, estimate
 
 SEEDS = (0, 1, 2)
 """Of the tables."""
+NOT_YET = "Not run yet.\n"
+"""In the place of a table that nothing is kept of."""
 One = TypeVar("One")
 CALLED = Processes()
 """What ends with `side_by_side`."""
@@ -37,6 +39,16 @@ def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
     return f"{out.name}: exit code {code}, see {out.with_suffix('.log')}" if code else ""
 
 
+def finish(main: Callable[[], int]) -> None:
+    """Do what a script does and end with its exit code: 130 where Ctrl-C or SIGTERM stopped it, and what it called."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it last saved", file=sys.stderr)
+        sys.exit(130)
+
+
 def missing(asked: Mapping[One, tuple[Path, str]]) -> tuple[list[One], list[str]]:
     """Of what is asked for the runs whose files are not there, and what is wrong with files that are.
 
@@ -55,9 +67,8 @@ def missing(asked: Mapping[One, tuple[Path, str]]) -> tuple[list[One], list[str]
 def side_by_side(work: Callable[[One], str], todo: Sequence[One], processes: int, title: str) -> list[str]:
     """Do some work for each, so many at once; what went wrong.
 
-    Stopped, by Ctrl-C or SIGTERM, it ends what it has called; a run goes on later where it last saved.
+    Stopped by Ctrl-C it ends what it has called; a run goes on later where it last saved.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = []
     with ThreadPoolExecutor(processes) as pool, progress.bar(title, len(todo)) as bar:
         try:
@@ -87,12 +98,19 @@ def not_run(rows: Mapping[str, Mapping[int, Any]]) -> str:
     Args:
         rows: What is kept of each, by seed.
     """
-    told = []
-    for title, by_seed in rows.items():
-        lacking = [str(seed) for seed in SEEDS if seed not in by_seed]
-        some = f" (seed{'s' * (len(lacking) > 1)} {', '.join(lacking)})"
-        told += [title + some * (len(lacking) < len(SEEDS))] if lacking else []
-    return f"Not run yet: {'; '.join(told)}.\n\n" if told else ""
+    lacking = {title: [seed for seed in SEEDS if seed not in by_seed] for title, by_seed in rows.items()}
+    return told_missing([of_seeds(title, seeds, SEEDS) for title, seeds in lacking.items() if seeds])
+
+
+def told_missing(parts: Sequence[str]) -> str:
+    """The line on what of a table has not run; "" where that is nothing."""
+    return f"{NOT_YET.strip()[:-1]}: {'; '.join(parts)}.\n\n" if parts else ""
+
+
+def of_seeds(title: str, seeds: Sequence[int], every: Sequence[int]) -> str:
+    """A row of a table, and which of its seeds are meant where it is not all of them."""
+    some = f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+    return title + some * (len(seeds) < len(every))
 
 
 def by_layout(values: Sequence[float], layouts: Sequence[str]) -> Reading:

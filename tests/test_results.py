@@ -38,7 +38,9 @@ def test_pages_show_what_the_kept_files_hold(name, tmp_path, monkeypatch):
         (tmp_path / page).write_text(f"{before}<!-- {name}:begin --><!-- {name}:end -->{rest.split(':end -->', 1)[1]}")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.setattr(RESULTS, "ROOT", tmp_path)
-    waits = f"<!-- {name}:begin -->\n\n{RESULTS.NOT_YET}\n" in (ROOT / RESULTS.TABLES[name].pages[0]).read_text("utf-8")
+    waits = f"<!-- {name}:begin -->\n\n{RESULTS.running.NOT_YET}\n" in (ROOT / RESULTS.TABLES[name].pages[0]).read_text(
+        "utf-8"
+    )
     assert RESULTS.main(["--table", "--only", name, "--runs", str(tmp_path / "runs")]) == int(waits)
     for page in RESULTS.TABLES[name].pages:
         assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8")
@@ -184,7 +186,7 @@ def test_a_table_without_runs_says_so_and_stops_no_other(tmp_path, monkeypatch, 
     assert all(f"{name}: {tmp_path / table.recipe} has no run of" in told for name, table in RESULTS.TABLES.items())
     page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     for name in RESULTS.TABLES:
-        assert f"<!-- {name}:begin -->\n\n{RESULTS.NOT_YET}\n<!-- {name}:end -->" in page
+        assert f"<!-- {name}:begin -->\n\n{RESULTS.running.NOT_YET}\n<!-- {name}:end -->" in page
 
 
 def test_a_page_without_a_place_for_a_table_is_left_as_it_is(tmp_path):
