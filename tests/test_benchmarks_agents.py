@@ -235,6 +235,8 @@ def test_a_start_that_fails_is_told_and_its_rows_are_not_run(agents, tmp_path, m
 
 
 WORLDS = ["sokoban", "frozenlake", "sudoku"]
+SAID = {"frozenlake": 7}
+"""Worlds whose tables are also told in words, and how many intervals at least those have."""
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -244,6 +246,24 @@ def test_the_page_shows_what_the_kept_files_hold(world):
     begin, end = (f"<!-- agents-{world}:{mark} -->" for mark in ("begin", "end"))
     assert page.split(begin)[1].split(end)[0] == f"\n\n{agents.table(world)}\n"
     assert set(agents.WORLDS) == set(WORLDS)
+
+
+INTERVAL = re.compile(r"([-+]?\d+\.\d) \[([-+]?\d+\.\d), ([-+]?\d+\.\d)\]")
+
+
+def intervals(text):
+    """The figures with intervals of a text, each also as it reads where what is compared changes places."""
+    found = [tuple(map(float, one)) for one in INTERVAL.findall(text)]
+    return found, {*found, *((-value, -high, -low) for value, low, high in found)}
+
+
+@pytest.mark.parametrize(("world", "least"), SAID.items())
+def test_what_is_said_of_a_table_are_its_figures(world, least):
+    page = load_benchmark("agents").PAGE.read_text(encoding="utf-8")
+    table, rest = page.split(f"<!-- agents-{world}:begin -->")[1].split(f"<!-- agents-{world}:end -->")
+    told, _ = intervals(rest.split("\n### ")[0])
+    assert len(told) >= least
+    assert set(told) <= intervals(table)[1]
 
 
 @pytest.mark.parametrize("world", WORLDS)
