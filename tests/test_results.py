@@ -57,8 +57,11 @@ COLUMNS = {
     "false changes": "false changes",
     "unreadable": "unreadable",
     "inverse": "action, exact",
+    "at 100 (": "100, 50",
+    "200 labels": "200, 100",
+    "1,000": "1000, 100",
 }
-"""What a text calls metrics, and the columns that have them."""
+"""What a text calls metrics, or what varies, and the columns that have them."""
 
 
 def in_tables(text):
@@ -92,6 +95,7 @@ def unfounded(said, tables):
     ("mark", "begins", "ends", "least"),
     [
         ("minigrid", "What this says, five recordings", "What to hold against it", 35),
+        ("minigrid-labels", "What this says is of recording 1", "### Each anchor", 12),
         ("minigrid-rgb", "One seed so far", "## Crafter", 13),
         ("scienceworld", "What this says of ScienceWorld", "Why, and what to hold against it", 20),
     ],
