@@ -235,7 +235,7 @@ def test_a_start_that_fails_is_told_and_its_rows_are_not_run(agents, tmp_path, m
 
 
 WORLDS = ["sokoban", "frozenlake", "sudoku"]
-SAID = {"frozenlake": 7}
+SAID = {"sokoban": 6, "frozenlake": 7}
 """Worlds whose tables are also told in words, and how many intervals at least those have."""
 
 
