@@ -259,7 +259,7 @@ def _add_model_commands(commands: Any) -> None:
     sub = _command(
         commands,
         "compare",
-        "Compare methods: same data, same warm-up, tuned alike, read at equal cost, paired over seeds.",
+        "Compare methods: same data, warm-up and grid of learning rates, read at equal cost, paired over seeds.",
         "The recipe's own method is always among them and sets the cost. Any key of the recipe can be overridden. What "
         "is finished is not run again; an unknown method names those that there are.",
     )

@@ -52,6 +52,8 @@ def check(tiny, folder, name, methods, style, max_length, row=ROW, **options):
         ("labelled", ["swirl"], "supervised"),
         ("state_only", ["verified"], "inferred"),
         ("state_only", ["warmup", "swirl"], "inferred"),
+        ("state_only", ["bootstrap"], "inferred"),
+        ("state_only", ["rlvr"], "inferred"),
         ("validation", [], "supervised"),
         ("test", ["warmup"], "supervised"),
     ],
@@ -67,7 +69,7 @@ def test_what_a_phase_encodes_is_what_has_to_fit(tiny, tokenizer, tmp_path, name
     ("name", "options"),
     [
         ("labelled", {"methods": []}),
-        ("state_only", {"methods": ["warmup"]}),
+        ("state_only", {"methods": ["warmup", "oracle"]}),
         ("labelled", {"methods": ["warmup"], "warmup": {"steps": 0}}),
         ("state_only", {"methods": ["verified"], "verified": {"rounds": 0}}),
     ],

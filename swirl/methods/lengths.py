@@ -77,6 +77,10 @@ def check_lengths(recipe: Recipe, folder: Path, tokenizer_path: Path, inferred: 
                             )
 
 
+NOT_INFERRED = {"pretrain", "warmup", "best-of-n", "early-experience", "oracle"}
+"""Methods that train on no inferred action."""
+
+
 def _asked(recipe: Recipe, name: str, row: dict[str, Any], inferred: int) -> Iterator[_Asked]:
     """What the recipe's methods, and the evaluation, ask about a row of a file."""
     style, runs = recipe.model.prompt, _runs(recipe)
@@ -86,7 +90,7 @@ def _asked(recipe: Recipe, name: str, row: dict[str, Any], inferred: int) -> Ite
     if name in ("validation", "test") or (name == "labelled" and runs & {"warmup", "verified", "swirl"}):
         for role in ROLES:
             yield _Asked(role, row, prompts.target(role, row, style))
-    if name == "state_only" and runs & {"verified", "swirl"}:
+    if name == "state_only" and runs - NOT_INFERRED:
         for role in ROLES:
             yield _Asked(role, {**row, "action": ""}, prompts.target(role, {**row, "action": ""}, style), inferred)
 
