@@ -40,7 +40,7 @@ def swirl(words: Sequence[str], given: Mapping[str, str], out: Path) -> str:
 
 
 def finish(main: Callable[[], int]) -> None:
-    """Do what a script does and end with its exit code: 130 where Ctrl-C or SIGTERM stopped it, and what it called."""
+    """Do what a script does and end with its exit code; SIGTERM stops it as Ctrl-C does, with 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())

@@ -266,6 +266,20 @@ def test_what_is_said_of_a_table_are_its_figures(world, least):
     assert set(told) <= intervals(table)[1]
 
 
+def test_what_is_said_of_single_seeds_is_what_the_kept_files_hold():
+    agents = load_benchmark("agents")
+    seeds = agents.running.SEEDS
+
+    def ended(row):
+        by_seed = agents.running.kept({seed: agents._asked("frozenlake", row, seed) for seed in seeds})
+        return agents._passed(by_seed, "rl", *agents.PASSED["Pass@1"])
+
+    spa, alone = ended("spa"), ended("vanilla")
+    first, second, third = (100 * (spa[seed].mean() - alone[seed].mean()) for seed in seeds)
+    told = f"seed by seed {first:.1f}, {second:.1f} and {third:.1f} over RL alone"
+    assert told in agents.PAGE.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_row_of_a_world_begins_with_the_same_policy(agents, world):
     lessons = []

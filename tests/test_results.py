@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,8 @@ def test_pages_show_what_the_kept_files_hold(name, tmp_path, monkeypatch):
         (tmp_path / page).write_text(f"{before}<!-- {name}:begin --><!-- {name}:end -->{rest.split(':end -->', 1)[1]}")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.setattr(RESULTS, "ROOT", tmp_path)
-    waits = f"<!-- {name}:begin -->\n\n{RESULTS.running.NOT_YET}\n" in (ROOT / RESULTS.TABLES[name].pages[0]).read_text(
-        "utf-8"
-    )
+    text = (ROOT / RESULTS.TABLES[name].pages[0]).read_text(encoding="utf-8")
+    waits = f"<!-- {name}:begin -->\n\n{RESULTS.running.NOT_YET}\n" in text
     assert RESULTS.main(["--table", "--only", name, "--runs", str(tmp_path / "runs")]) == int(waits)
     for page in RESULTS.TABLES[name].pages:
         assert (tmp_path / page).read_text(encoding="utf-8") == (ROOT / page).read_text(encoding="utf-8")
@@ -60,6 +60,8 @@ COLUMNS = {
     "at 100 (": "100, 50",
     "200 labels": "200, 100",
     "1,000": "1000, 100",
+    "2,000": "2000, 100",
+    "10,000": "10000, 100",
 }
 """What a text calls metrics, or what varies, and the columns that have them."""
 
@@ -95,7 +97,7 @@ def unfounded(said, tables):
     ("mark", "begins", "ends", "least"),
     [
         ("minigrid", "What this says, five recordings", "What to hold against it", 35),
-        ("minigrid-labels", "What this says is of recording 1", "### Each anchor", 12),
+        ("minigrid-labels", "What this says is of recording 1", "### Each anchor", 16),
         ("minigrid-rgb", "One seed so far", "## Crafter", 13),
         ("scienceworld", "What this says of ScienceWorld", "Why, and what to hold against it", 20),
     ],
@@ -146,12 +148,31 @@ def test_what_is_held_against_the_table_is_what_the_kept_files_hold():
         ).sum()
         false += sums["false_change_rate"].sum()
     assert f"at least {least:.0f} of {false:,.0f} at the ends of" in said
-    rounds = [
-        [point["sums"] for point in run["points"] if re.match(r"bootstrap\d-forward", point["phase"])]
-        for run in runs["bootstrap-all"]
-    ]
-    assert [seed for seed, of in zip(seeds, rounds, strict=True) if all(sums == of[0] for sums in of)] == [5]
+
+    def taken_back(name):
+        """By run, whether each round ended as it began."""
+        phases = re.compile(r"(warmup|bootstrap\d)-forward-sft")
+        ends = [[p["sums"] for p in run["points"] if phases.match(p["phase"])] for run in runs[name]]
+        return [[before == after for before, after in pairwise(of)] for of in ends]
+
+    rounds = taken_back("bootstrap-all")
+    assert [seed for seed, of in zip(seeds, rounds, strict=True) if all(of[1:])] == [5]
     assert "In recording 5 `bootstrap-all` took back each of its rounds 2 to 5." in said
+    assert [of[-1] for of in rounds] == [True] * 5
+    both = [f"{sum(map(sum, of))} of {sum(map(len, of))}" for of in (rounds, taken_back("bootstrap"))]
+    assert f"In all five it took back its last round, {both[0]} rounds in all, `bootstrap` {both[1]}:" in said
+
+
+def test_what_learning_rates_may_explain_is_what_the_kept_files_hold():
+    said = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("**Learning rates** are chosen by net")[1]
+
+    def facts(name):
+        run = json.loads((RESULTS.KEPT / "scienceworld" / f"tune-{name}.json").read_text())
+        return reading.curve(run, "forward", "changed_facts_f1", "cpu_seconds").values()[-1]
+
+    other, taken, lead = facts("verified-0.002"), facts("verified-0.0003"), facts("bootstrap-0.002")
+    assert f"{other:.3f} against {taken:.3f}, `bootstrap` there {lead:.3f}." in said
+    assert (other - taken) / (lead - taken) == pytest.approx(0.5, abs=0.1)  # "about half"
 
 
 def test_what_has_not_run_is_told_beside_what_has(tmp_path):

@@ -1,1 +1,1 @@
-"""`swirl compare`: methods on the same data, warm-up and learning rates, read at equal cost, paired over seeds."""
+"""`swirl compare`: methods on the same data, warm-up and grid of learning rates, at equal cost, paired over seeds."""

@@ -1,7 +1,7 @@
 """Whether every text that a run's phases will encode fits `model.max_length`; said before anything is trained.
 
 What is counted is what the recipe's methods read: `pretrain` has the inverse model write the change of every pair,
-which can be as long as both states; `verified` and `swirl` put an inferred action beside every pair, as long as the
+which can be as long as both states; methods that label put an inferred action beside every pair, as long as the
 inverse model may write it; validation and test are asked of both roles.
 """
 
@@ -18,6 +18,8 @@ from swirl.types import ROLES, Role, state_text
 
 ROWS = 1000
 """Rows that are held at once."""
+NOT_INFERRED = {"pretrain", "warmup", "early-experience", "oracle"}
+"""Methods that train on no inferred action."""
 
 
 class _Asked(NamedTuple):
@@ -75,10 +77,6 @@ def check_lengths(recipe: Recipe, folder: Path, tokenizer_path: Path, inferred: 
                                 room=asked.inferred,
                                 **spec.chat_template_kwargs,
                             )
-
-
-NOT_INFERRED = {"pretrain", "warmup", "best-of-n", "early-experience", "oracle"}
-"""Methods that train on no inferred action."""
 
 
 def _asked(recipe: Recipe, name: str, row: dict[str, Any], inferred: int) -> Iterator[_Asked]:
